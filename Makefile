@@ -1,0 +1,36 @@
+# Two commands do everything on a fresh machine: make demo, make test.
+#   PYTHON=python3.10 make demo     another interpreter (3.8 to 3.11)
+#   MXNET=cu117 make demo           mxnet for NVIDIA GPUs instead of the CPU build
+
+PYTHON ?= python3
+MXNET ?= cpu
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/installed-$(MXNET)
+
+.PHONY: demo test lint clean
+
+demo: $(STAMP)
+	$(BIN)/python scripts/demo.py
+
+test: $(STAMP)
+	$(BIN)/python -m pytest
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The stamp is written last: an interrupted installation is done again.
+$(STAMP): setup.py
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 8) <= sys.version_info[:2] <= (3, 11))' 2>/dev/null \
+	  || { echo "error: '$(PYTHON)' is not Python 3.8 to 3.11 (mxnet needs numpy 1.23, which has no" \
+	  "later wheels): name another one, as in PYTHON=python3.11 make ..." >&2; exit 1; }
+	@rm -rf $(VENV)
+	@$(PYTHON) -m venv $(VENV) \
+	  || { echo "error: '$(PYTHON) -m venv' failed: on Debian, apt install python3-venv" >&2; exit 1; }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[$(MXNET),demo,dev]'
+	@touch $@

@@ -1,0 +1,52 @@
+"""What a data set is to the rest of the project."""
+
+from dataclasses import dataclass
+from typing import Tuple
+
+import numpy as np
+
+from ..registry import Registry
+
+DATASETS = Registry("data set")
+
+
+@dataclass
+class ImageSet:
+    """Images of one size with their labels.
+
+    ``images``: uint8 (N, H, W, 3), RGB; ``labels``: int32 (N,), counted from 0.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+
+    def __len__(self):
+        return len(self.labels)
+
+
+@dataclass
+class Dataset:
+    """A training and a test split, and what a result file has to say of them.
+
+    ``mean`` and ``std`` are per channel, for pixel values scaled to [0, 1].
+    """
+
+    name: str
+    labels: str  # the label granularity, in words
+    split: str  # which images are in which split, in words
+    class_names: Tuple[str, ...]
+    train: ImageSet
+    test: ImageSet
+    mean: Tuple[float, float, float]
+    std: Tuple[float, float, float]
+
+
+def load_dataset(config):
+    """The :class:`Dataset` that a :class:`~openaff.config.DataConfig` names.
+
+    Raises
+    ------
+    UserError
+        An unknown name, or files that are missing, truncated or of another content.
+    """
+    return DATASETS[config.name](config)

@@ -1,0 +1,285 @@
+"""CIFAR-10 and CIFAR-100 from the official files: binary or python, archive or folder.
+
+Learning Multiple Layers of Features from Tiny Images (Krizhevsky, 2009),
+https://www.cs.toronto.edu/~kriz/cifar.html
+"""
+
+import hashlib
+import os
+import pathlib
+import pickle
+import tarfile
+import urllib.error
+import urllib.request
+from dataclasses import dataclass, field
+from typing import Dict, Tuple
+
+import numpy as np
+from tqdm import tqdm
+
+from ..errors import UserError
+from .base import DATASETS, Dataset, ImageSet
+
+URL = "https://www.cs.toronto.edu/~kriz/"
+IMAGE_BYTES = 3 * 32 * 32
+
+# The published checkpoints use CIFAR-10's statistics for both data sets.
+MEAN = (0.4914, 0.4822, 0.4465)
+STD = (0.2023, 0.1994, 0.2010)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """One of the two official forms of a data set."""
+
+    archive: str
+    md5: str  # of the archive
+    folder: str
+    splits: Dict[str, Tuple[str, ...]]  # split -> file names
+    names: Dict[str, str]  # label granularity -> file of class names, or key in the pickled meta
+    meta: str = ""  # python form: the pickled class names
+    pickles: Dict[str, str] = field(default_factory=dict)  # python form: file -> MD5
+
+
+@dataclass(frozen=True)
+class Spec:
+    label_columns: Tuple[str, ...]  # the label bytes before a binary record's image
+    images: Dict[str, int]  # split -> count
+    binary: Layout
+    python: Layout
+
+
+BATCHES = tuple(f"data_batch_{number}" for number in range(1, 6))
+
+SPECS = {
+    "cifar10": Spec(
+        label_columns=("classes",),
+        images={"train": 50000, "test": 10000},
+        binary=Layout(
+            "cifar-10-binary.tar.gz",
+            "c32a1d4ab5d03f1284b67883e8d87530",
+            "cifar-10-batches-bin",
+            {"train": tuple(name + ".bin" for name in BATCHES), "test": ("test_batch.bin",)},
+            {"classes": "batches.meta.txt"},
+        ),
+        python=Layout(
+            "cifar-10-python.tar.gz",
+            "c58f30108f718f92721af3b95e74349a",
+            "cifar-10-batches-py",
+            {"train": BATCHES, "test": ("test_batch",)},
+            {"classes": "label_names"},
+            "batches.meta",
+            {
+                "batches.meta": "5ff9c542aee3614f3951f8cda6e48888",
+                "data_batch_1": "c99cafc152244af753f735de768cd75f",
+                "data_batch_2": "d4bba439e000b95fd0a9bffe97cbabec",
+                "data_batch_3": "54ebc095f3ab1f0389bbae665268c751",
+                "data_batch_4": "634d18415352ddfa80567beed471001a",
+                "data_batch_5": "482c414d41f54cd18b22e5b47cb7c3cb",
+                "test_batch": "40351d587109b95175f43aff81a1287e",
+            },
+        ),
+    ),
+    "cifar100": Spec(
+        label_columns=("coarse", "fine"),
+        images={"train": 50000, "test": 10000},
+        binary=Layout(
+            "cifar-100-binary.tar.gz",
+            "03b5dce01913d631647c71ecec9e9cb8",
+            "cifar-100-binary",
+            {"train": ("train.bin",), "test": ("test.bin",)},
+            {"fine": "fine_label_names.txt", "coarse": "coarse_label_names.txt"},
+        ),
+        python=Layout(
+            "cifar-100-python.tar.gz",
+            "eb9058c3a382ffc7106e4002c42a8d85",
+            "cifar-100-python",
+            {"train": ("train",), "test": ("test",)},
+            {"fine": "fine_label_names", "coarse": "coarse_label_names"},
+            "meta",
+            {
+                "meta": "7973b15100ade9c7d40fb424638fde48",
+                "train": "16019d7e3df5f24257cddd939b257f8d",
+                "test": "f0ef6b0ae62326f3e7ffdfab6717acfc",
+            },
+        ),
+    ),
+}
+
+
+@DATASETS.register("cifar10")
+def load_cifar10(config):
+    """CIFAR-10: 50,000 training and 10,000 test images of 10 classes, uint8 (N, 32, 32, 3)."""
+    return _load("cifar10", config, "classes", "10 classes")
+
+
+@DATASETS.register("cifar100")
+def load_cifar100(config):
+    """CIFAR-100 with its 100 fine labels, or with its 20 superclasses where they are asked for."""
+    granularity = config.labels or "fine"
+    words = {"fine": "fine (100 classes)", "coarse": "coarse (20 superclasses)"}
+    if granularity not in words:
+        raise UserError(f"data.labels must be fine or coarse, not {granularity!r}")
+    return _load("cifar100", config, granularity, words[granularity])
+
+
+def _load(name, config, column, words):
+    spec = SPECS[name]
+    default = pathlib.Path("~/.mxnet/datasets").expanduser() / name  # where Gluon keeps them
+    root = pathlib.Path(config.root).expanduser() if config.root else default
+    layout, read = _find(name, spec, root, config.download)
+    decode = _decode_python if layout is spec.python else _decode_binary
+    splits = {split: decode(spec, layout, read, split, column) for split in ("train", "test")}
+    if layout is spec.python:
+        class_names = _unpickle(layout, read, layout.meta)[layout.names[column]]
+    else:
+        class_names = read(layout.names[column]).decode("ascii").split()
+    classes = len(class_names)
+    for split, images in splits.items():
+        if images.labels.max() >= classes:
+            raise UserError(
+                f"{name} in {root}: label {images.labels.max()} in the {split} split, but only "
+                f"{classes} class names"
+            )
+    return Dataset(
+        name=name,
+        labels=words,
+        split="official, 50000 training and 10000 test images",
+        class_names=tuple(class_names),
+        mean=MEAN,
+        std=STD,
+        **splits,
+    )
+
+
+def _find(name, spec, root, download):
+    """The first form found in ``root``, with a function that reads one of its files."""
+    for layout in (spec.binary, spec.python):
+        first = layout.splits["train"][0]
+        for folder in (root / layout.folder, root):
+            if (folder / first).exists():
+                return layout, _FolderReader(folder)
+    for layout in (spec.binary, spec.python):
+        if (root / layout.archive).exists():
+            return layout, _ArchiveReader(root / layout.archive, layout)
+    if not download:
+        form = spec.binary
+        raise UserError(
+            f"{name}: nothing in {root}: expected {form.folder}/ with {_expected(spec)}, or "
+            f"{form.archive}; get it from {URL}{form.archive}, or set data.download=true, or "
+            "data.root to another folder"
+        )
+    _download(URL + spec.binary.archive, root / spec.binary.archive, spec.binary.md5)
+    return spec.binary, _ArchiveReader(root / spec.binary.archive, spec.binary)
+
+
+def _expected(spec):
+    """The binary form's image files with their sizes, in words."""
+    return ", ".join(
+        f"{file_name} ({_file_bytes(spec, split):,} bytes)"
+        for split, files in spec.binary.splits.items()
+        for file_name in files
+    )
+
+
+def _file_bytes(spec, split):
+    """Size of each of a split's binary files."""
+    record = len(spec.label_columns) + IMAGE_BYTES
+    return record * spec.images[split] // len(spec.binary.splits[split])
+
+
+class _FolderReader:
+    def __init__(self, folder):
+        self.place = folder
+
+    def __call__(self, file_name):
+        try:
+            return (self.place / file_name).read_bytes()
+        except OSError as error:
+            raise UserError(f"cannot read {self.place / file_name}: {error.strerror}") from None
+
+
+class _ArchiveReader:
+    """Reads members by name, into memory: nothing of an archive is ever extracted to disk."""
+
+    def __init__(self, archive, layout):
+        self.place = archive
+        self.folder = layout.folder
+
+    def __call__(self, file_name):
+        try:
+            with tarfile.open(self.place) as archive:
+                return archive.extractfile(f"{self.folder}/{file_name}").read()
+        except (OSError, EOFError, KeyError, AttributeError, tarfile.TarError) as error:
+            raise UserError(
+                f"{self.place}: cannot read {self.folder}/{file_name}: {error}; is the archive "
+                f"whole? {URL}{self.place.name}"
+            ) from None
+
+
+def _decode_binary(spec, layout, read, split, column):
+    """Records of label bytes and the red, green and blue plane."""
+    expected = _file_bytes(spec, split)
+    parts = []
+    for file_name in layout.splits[split]:
+        content = read(file_name)
+        if len(content) != expected:
+            raise UserError(
+                f"{read.place}: {file_name} has {len(content):,} bytes, expected {expected:,}; "
+                f"get it anew from {URL}{layout.archive}"
+            )
+        parts.append(
+            np.frombuffer(content, "uint8").reshape(-1, len(spec.label_columns) + IMAGE_BYTES)
+        )
+    records = np.concatenate(parts)
+    labels = records[:, spec.label_columns.index(column)].astype("int32")
+    return ImageSet(_planes_to_images(records[:, len(spec.label_columns) :]), labels)
+
+
+def _decode_python(spec, layout, read, split, column):
+    key = "labels" if column == "classes" else column + "_labels"
+    batches = [_unpickle(layout, read, file_name) for file_name in layout.splits[split]]
+    planes = np.concatenate([batch["data"] for batch in batches])
+    labels = np.concatenate([batch[key] for batch in batches]).astype("int32")
+    return ImageSet(_planes_to_images(planes), labels)
+
+
+def _planes_to_images(planes):
+    """uint8 (N, 3072) -> contiguous (N, 32, 32, 3)."""
+    return np.ascontiguousarray(planes.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
+
+
+def _unpickle(layout, read, file_name):
+    """A python form's file; unpickling runs code, so only the official bytes are let in."""
+    content = read(file_name)
+    md5 = hashlib.md5(content).hexdigest()
+    if md5 != layout.pickles[file_name]:
+        raise UserError(
+            f"{read.place}: {file_name} has {len(content):,} bytes and MD5 {md5}, not the official "
+            f"{layout.pickles[file_name]}: it is not unpickled; get it anew from "
+            f"{URL}{layout.archive}"
+        )
+    return pickle.loads(content, encoding="latin1")
+
+
+def _download(url, path, md5):
+    """Fetch ``url`` to ``path``, which appears only when whole and of the right MD5."""
+    part = path.with_name(path.name + ".part")
+    digest = hashlib.md5()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with urllib.request.urlopen(url, timeout=60) as response, open(part, "wb") as out:
+            total = int(response.headers.get("Content-Length", 0)) or None
+            with tqdm(total=total, unit="B", unit_scale=True, desc=path.name) as progress:
+                for chunk in iter(lambda: response.read(1 << 20), b""):
+                    out.write(chunk)
+                    digest.update(chunk)
+                    progress.update(len(chunk))
+        if digest.hexdigest() != md5:
+            raise UserError(f"{url}: MD5 {digest.hexdigest()} instead of {md5}: not kept")
+        os.replace(part, path)
+    except (OSError, urllib.error.URLError) as error:
+        raise UserError(f"cannot fetch {url} to {path}: {error}") from None
+    finally:
+        if part.exists():
+            part.unlink()

@@ -1,0 +1,111 @@
+"""From a network to files that plain MXNet loads: symbol JSON and params."""
+
+import json
+import pathlib
+import warnings
+
+import mxnet as mx
+import numpy as np
+
+from .config import load_config
+from .errors import UserError
+from .files import atomic, write_text
+from .models import create_model
+
+TOLERANCE = 1e-5  # largest difference allowed, relative to the largest output
+
+
+def load_run(folder, which="best"):
+    """The trained network of a run folder, and the run's configuration and result.
+
+    Raises
+    ------
+    UserError
+        No run folder, or one whose training has not finished.
+    """
+    folder = pathlib.Path(folder)
+    try:
+        result = json.loads((folder / "result.json").read_text())
+    except OSError:
+        raise UserError(f"{folder} is no folder of a finished run: it has no result.json") from None
+    config = load_config(folder / "config.yaml")
+    net = create_model(config.model.name, num_classes=result["classes"], **config.model.options)
+    params = folder / (which + ".params")
+    try:
+        net.load_parameters(str(params))
+    except (mx.base.MXNetError, AssertionError, ValueError) as error:
+        raise UserError(
+            f"{params} does not hold the parameters of {config.model.name}: "
+            f"{str(error).strip().splitlines()[0]}"
+        ) from None
+    net.hybridize()
+    return net, config, result
+
+
+def export_symbol(net, folder, name, input_shape):
+    """Write ``name-symbol.json`` and ``name-0000.params``, import them again and compare.
+
+    Both load with plain MXNet.  Parameters carry their structural names
+    (``arg:features.1.weight``), not Gluon's scope names with their counters: exporting twice gives
+    the same symbol.
+
+    Parameters
+    ----------
+    net : HybridBlock
+        An initialised network.
+    folder : path-like
+        Made where it does not exist.
+    name : str
+        Stem of both files.
+    input_shape : tuple of int
+        Shape of one input, (3, H, W); the batch size stays free.
+
+    Returns
+    -------
+    files : list of pathlib.Path
+    difference : float
+        Largest absolute difference between the network and the re-imported files on random
+        input, relative to the largest output.
+
+    Raises
+    ------
+    UserError
+        The re-imported network differs by more than ``TOLERANCE``.
+    """
+    folder = pathlib.Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    symbol, params = folder / (name + "-symbol.json"), folder / (name + "-0000.params")
+    structural = {param.name: key for key, param in net._collect_params_with_prefix().items()}
+    graph = json.loads(net(mx.sym.var("data")).tojson())
+    for node in graph["nodes"]:
+        node["name"] = structural.get(node["name"]) or _without_prefix(node["name"], net.prefix)
+    graph["nodes"][graph["heads"][0][0]]["name"] = "logits"
+    auxiliary = set(mx.sym.load_json(json.dumps(graph)).list_auxiliary_states())
+    arrays = {
+        ("aux:" if key in auxiliary else "arg:") + key: param.data(param.list_ctx()[0])
+        for key, param in net._collect_params_with_prefix().items()
+    }
+    with atomic(params) as temporary:
+        mx.nd.save(str(temporary), arrays)
+    write_text(symbol, json.dumps(graph, indent=2) + "\n")
+    difference = _difference(net, symbol, params, input_shape)
+    if not difference <= TOLERANCE:
+        raise UserError(
+            f"the exported {symbol} differs from the network by {difference:.1e}, more than "
+            f"{TOLERANCE:.0e}"
+        )
+    return [symbol, params], difference
+
+
+def _without_prefix(name, prefix):
+    return name[len(prefix) :] if name.startswith(prefix) else name
+
+
+def _difference(net, symbol, params, input_shape):
+    with warnings.catch_warnings():
+        # The importer makes an input without a type, which the graph then settles.
+        warnings.filterwarnings("ignore", message="Cannot decide type")
+        imported = mx.gluon.SymbolBlock.imports(str(symbol), ["data"], str(params))
+    images = mx.nd.array(np.random.default_rng(0).standard_normal((2,) + tuple(input_shape)))
+    expected, actual = net(images).asnumpy(), imported(images).asnumpy()
+    return float(np.abs(actual - expected).max() / np.abs(expected).max())

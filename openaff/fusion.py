@@ -1,0 +1,418 @@
+"""Fusion blocks: two feature maps of one shape in, one of that shape out.
+
+Every block takes ``x``, the branch's output (the learned residual, "Y" in the class names), and
+``residual``, the skip connection ("X" in the class names).  In the equations L and G are the
+local and the global channel context, index 1 a single 1x1 convolution, index 2 a bottleneck, and
+s is the sigmoid; the child names are the published checkpoints' keys.  ``docs/networks.md`` tells
+which class is which in the article, the paper and the checkpoints.
+
+Attentional Feature Fusion (Dai et al., WACV 2021), https://arxiv.org/abs/2009.14082
+"""
+
+import inspect
+
+from mxnet.gluon import nn
+
+from .attention import channel_context
+from .errors import UserError, positive_int
+from .registry import Registry
+
+FUSIONS = Registry("fusion")
+
+
+class Fusion(nn.HybridBlock):
+    """What all fusion blocks share: the inputs' checks and the contexts' construction.
+
+    Parameters
+    ----------
+    channels : int
+        Channels C of both inputs and of the output.
+    norm_layer, norm_kwargs
+        The normalisation layer and its keyword arguments.
+
+    Inputs and output are float maps of one shape (N, C, H, W).
+
+    Raises
+    ------
+    UserError
+        When built: channels that the reduction does not divide.  When called on arrays: one input
+        only, inputs of different shapes, or channels other than C.
+    """
+
+    def __init__(self, channels=64, norm_layer=nn.BatchNorm, norm_kwargs=None, **kwargs):
+        super().__init__(**kwargs)
+        self._channels = channels
+        self._norm = {"norm_layer": norm_layer, "norm_kwargs": norm_kwargs}
+
+    def _context(self, reduction=None, pool=False, **options):
+        with self.name_scope():
+            return channel_context(self._channels, reduction, pool, **self._norm, **options)
+
+    def forward(self, x, residual=None):
+        name = type(self).__name__
+        if residual is None:
+            raise UserError(f"{name} fuses two feature maps: call it as fuse(x, residual)")
+        if hasattr(x, "shape") and hasattr(residual, "shape"):  # arrays; symbols have no shape yet
+            if x.shape != residual.shape:
+                raise UserError(
+                    f"{name} needs two feature maps of one shape, not {x.shape} and "
+                    f"{residual.shape}"
+                )
+            if len(x.shape) != 4 or self._channels not in (None, x.shape[1]):
+                raise UserError(
+                    "{} was built for maps of shape (N, {}, H, W), not {}".format(
+                        name, self._channels or "C", x.shape
+                    )
+                )
+        return super().forward(x, residual)
+
+
+def weighted_mean(F, x, residual, weight):
+    """``x * weight + residual * (1 - weight)``, written with one product."""
+    return F.broadcast_mul(x - residual, weight) + residual
+
+
+def weighted_sum(F, x, residual, weight):
+    """``2 * x * weight + 2 * residual * (1 - weight)``: the plain sum where the weight is 1/2.
+
+    The paper's equation 4 has no factor 2; the trained networks do.
+    """
+    return 2 * weighted_mean(F, x, residual, weight)
+
+
+def joint_weight(F, one, other):
+    """``s(one + other)`` for two contexts, of which the second may be (N, C, 1, 1)."""
+    return F.sigmoid(F.broadcast_add(one, other))
+
+
+@FUSIONS.register("add", "DirectAddFuse")
+class DirectAddFuse(Fusion):
+    """The plain sum, ``x + residual``. Needs no ``channels``; given ones are checked."""
+
+    def __init__(self, channels=None, **kwargs):
+        super().__init__(channels, **kwargs)
+
+    def hybrid_forward(self, F, x, residual):
+        return x + residual
+
+
+@FUSIONS.register("concat", "ConcatFuse")
+class ConcatFuse(Fusion):
+    """Concatenation, then batch norm (2C) and a 1x1 convolution back to C channels."""
+
+    def __init__(self, channels=64, norm_layer=nn.BatchNorm, norm_kwargs=None, **kwargs):
+        super().__init__(channels, **kwargs)
+        with self.name_scope():
+            self.fuse = nn.HybridSequential()
+            with self.fuse.name_scope():
+                self.fuse.add(
+                    norm_layer(in_channels=2 * channels, **(norm_kwargs or {})),
+                    nn.Conv2D(channels, kernel_size=1, in_channels=2 * channels),
+                )
+
+    def hybrid_forward(self, F, x, residual):
+        return self.fuse(F.concat(x, residual, dim=1))
+
+
+# --- Local and global context, one 1x1 convolution each -------------------------------------------
+
+
+class _SingleLayerFuse(Fusion):
+    """w = s(L1(.) + G1(.))"""
+
+    def __init__(self, channels=64, **kwargs):
+        super().__init__(channels, **kwargs)
+        self.local_att = self._context()
+        self.global_att = self._context(pool=True)
+
+    def _weight(self, F, u):
+        return joint_weight(F, self.local_att(u), self.global_att(u))
+
+
+@FUSIONS.register("resgloblocacha", "ResGlobLocaChaFuse")
+class ResGlobLocaChaFuse(_SingleLayerFuse):
+    """The article's fusion: w = s(L1(x + res) + G1(x + res)); 2·x·w + 2·res·(1 - w)."""
+
+    def hybrid_forward(self, F, x, residual):
+        return weighted_sum(F, x, residual, self._weight(F, x + residual))
+
+
+@FUSIONS.register("axyforxplusyadd", "AXYforXplusYAddFuse")
+class AXYforXplusYAddFuse(_SingleLayerFuse):
+    """w = s(L1(x + res) + G1(x + res)); w·res + x. The article's heading for it is AFF."""
+
+    def hybrid_forward(self, F, x, residual):
+        return F.broadcast_mul(residual, self._weight(F, x + residual)) + x
+
+
+@FUSIONS.register("axyforxyadd", "AXYforXYAddFuse")
+class AXYforXYAddFuse(_SingleLayerFuse):
+    """w = s(L1(x + res) + G1(x + res)); w·(x + res). The article's heading for it is iAFF."""
+
+    def hybrid_forward(self, F, x, residual):
+        total = x + residual
+        return F.broadcast_mul(total, self._weight(F, total))
+
+
+@FUSIONS.register("ayforxplusyadd", "AYforXplusYAddFuse")
+class AYforXplusYAddFuse(_SingleLayerFuse):
+    """w = s(L1(x) + G1(x)); w·res + x."""
+
+    def hybrid_forward(self, F, x, residual):
+        return F.broadcast_mul(residual, self._weight(F, x)) + x
+
+
+@FUSIONS.register("xplusayforyadd", "XplusAYforYAddFuse")
+class XplusAYforYAddFuse(_SingleLayerFuse):
+    """w = s(L1(x) + G1(x)); res + w·x."""
+
+    def hybrid_forward(self, F, x, residual):
+        return residual + F.broadcast_mul(x, self._weight(F, x))
+
+
+# --- Two bottleneck contexts on the sum: AFF and its context-scale ablations ----------------------
+
+
+class _TwoContextFuse(Fusion):
+    """w = s(first(x + res) + second(x + res)); 2·x·w + 2·res·(1 - w)."""
+
+    _pooled = (False, True)  # whether local_att and global_att start with the pooling
+
+    def __init__(self, channels=64, reduction=4, **kwargs):
+        super().__init__(channels, **kwargs)
+        self.local_att = self._context(reduction, pool=self._pooled[0])
+        self.global_att = self._context(reduction, pool=self._pooled[1])
+
+    def hybrid_forward(self, F, x, residual):
+        total = x + residual
+        weight = joint_weight(F, self.local_att(total), self.global_att(total))
+        return weighted_sum(F, x, residual, weight)
+
+
+@FUSIONS.register("aff", "ASKCFuse", "AFF")
+class ASKCFuse(_TwoContextFuse):
+    """AFF, equation 4, as trained: w = s(L2(x + res) + G2(x + res)); 2·x·w + 2·res·(1 - w).
+
+    Parameters
+    ----------
+    channels : int
+        Channels C of both inputs and of the output.
+    reduction : int
+        Reduction r of both bottlenecks; must divide C.
+    """
+
+
+@FUSIONS.register("globglob", "ResGlobGlobChaFuse")
+class ResGlobGlobChaFuse(_TwoContextFuse):
+    """ "Global + Global" of the context-scale ablation: both contexts pool first."""
+
+    _pooled = (True, True)
+
+
+@FUSIONS.register("localoca", "ResLocaLocaChaFuse")
+class ResLocaLocaChaFuse(_TwoContextFuse):
+    """ "Local + Local" of the context-scale ablation: neither context pools."""
+
+    _pooled = (False, False)
+
+
+# --- Two rounds -----------------------------------------------------------------------------------
+
+
+@FUSIONS.register("iaff", "ResGlobLocaforGlobLocaChaFuse", "IAFF")
+class ResGlobLocaforGlobLocaChaFuse(Fusion):
+    """iAFF, equation 5, as trained: a first AFF, without factor 2, makes the second one's input.
+
+    w1 = s(L2(x + res) + G2(x + res)); i = x·w1 + res·(1 - w1);
+    w2 = s(L2'(i) + G2'(i)); x·w2 + res·(1 - w2).
+
+    Parameters
+    ----------
+    channels : int
+        Channels C of both inputs and of the output.
+    reduction : int
+        Reduction r of the four bottlenecks; must divide C.
+    """
+
+    def __init__(self, channels=64, reduction=4, **kwargs):
+        super().__init__(channels, **kwargs)
+        self.local_att = self._context(reduction)
+        self.global_att = self._context(reduction, pool=True)
+        self.local_att2 = self._context(reduction)
+        self.global_att2 = self._context(reduction, pool=True)
+
+    def hybrid_forward(self, F, x, residual):
+        total = x + residual
+        weight = joint_weight(F, self.local_att(total), self.global_att(total))
+        initial = weighted_mean(F, x, residual, weight)
+        weight = joint_weight(F, self.local_att2(initial), self.global_att2(initial))
+        return weighted_mean(F, x, residual, weight)
+
+
+class _TwoRoundFuse(Fusion):
+    """Twice the same with one context: w = s(context(u)), u = 2·x·w + 2·res·(1 - w)."""
+
+    def _rounds(self, F, x, residual, first, second):
+        fused = weighted_sum(F, x, residual, F.sigmoid(first(x + residual)))
+        return weighted_sum(F, x, residual, F.sigmoid(second(fused)))
+
+
+@FUSIONS.register("globforglob", "ResGlobforGlobChaFuse")
+class ResGlobforGlobChaFuse(_TwoRoundFuse):
+    """Two rounds of s(G1(.)), both 2·x·w + 2·res·(1 - w)."""
+
+    def __init__(self, channels=64, **kwargs):
+        super().__init__(channels, **kwargs)
+        self.global_att = self._context(pool=True)
+        self.global_att2 = self._context(pool=True)
+
+    def hybrid_forward(self, F, x, residual):
+        return self._rounds(F, x, residual, self.global_att, self.global_att2)
+
+
+@FUSIONS.register("locaforloca", "ResLocaforLocaChaFuse")
+class ResLocaforLocaChaFuse(_TwoRoundFuse):
+    """Two rounds of s(L1(.)), both 2·x·w + 2·res·(1 - w)."""
+
+    def __init__(self, channels=64, **kwargs):
+        super().__init__(channels, **kwargs)
+        self.local_att = self._context()
+        self.local_att2 = self._context()
+
+    def hybrid_forward(self, F, x, residual):
+        return self._rounds(F, x, residual, self.local_att, self.local_att2)
+
+
+# --- One context ----------------------------------------------------------------------------------
+
+
+class _OneContextFuse(Fusion):
+    """w = s(context(x + res)), bottleneck with r = 1; 2·x·w + 2·res·(1 - w)."""
+
+    _pooled = False
+
+    def __init__(self, channels=64, **kwargs):
+        super().__init__(channels, **kwargs)
+        self.attention = self._context(1, pool=self._pooled, sigmoid=True)
+
+    def hybrid_forward(self, F, x, residual):
+        return weighted_sum(F, x, residual, self.attention(x + residual))
+
+
+@FUSIONS.register("glob", "ResGlobChaFuse")
+class ResGlobChaFuse(_OneContextFuse):
+    """w = s(G2(x + res)) with r = 1; 2·x·w + 2·res·(1 - w)."""
+
+    _pooled = True
+
+
+@FUSIONS.register("loca", "ResLocaChaFuse")
+class ResLocaChaFuse(_OneContextFuse):
+    """w = s(L2(x + res)) with r = 1; 2·x·w + 2·res·(1 - w)."""
+
+
+@FUSIONS.register("se", "SEFuse")
+class SEFuse(Fusion):
+    """Squeeze-and-excitation (Hu et al., CVPR 2018): w = s(G2(x)); res + w·x."""
+
+    def __init__(self, channels=64, reduction=4, **kwargs):
+        super().__init__(channels, **kwargs)
+        self.global_att = self._context(reduction, pool=True, sigmoid=True)
+
+    def hybrid_forward(self, F, x, residual):
+        return residual + F.broadcast_mul(x, self.global_att(x))
+
+
+@FUSIONS.register("gau", "GAUFuse")
+class GAUFuse(Fusion):
+    """Global attention upsample (Li et al., BMVC 2018): w = s(G1(x)); w·res + x."""
+
+    def __init__(self, channels=64, **kwargs):
+        super().__init__(channels, **kwargs)
+        self.global_att = self._context(pool=True, sigmoid=True)
+
+    def hybrid_forward(self, F, x, residual):
+        return F.broadcast_mul(residual, self.global_att(x)) + x
+
+
+@FUSIONS.register("sk", "SKFuse")
+class SKFuse(Fusion):
+    """Selective kernel (Li et al., CVPR 2019): G2 of x + res gives 2C values, C // 4 hidden.
+
+    A softmax over the two halves gives w (the first half) and 1 - w; 2·x·w + 2·res·(1 - w).
+    """
+
+    def __init__(self, channels=64, **kwargs):
+        super().__init__(channels, **kwargs)
+        self.global_att = self._context(4, pool=True, out_channels=2 * channels)
+
+    def hybrid_forward(self, F, x, residual):
+        first, second = F.split(self.global_att(x + residual), num_outputs=2, axis=1)
+        # The softmax of two values is the sigmoid of their difference.
+        return weighted_sum(F, x, residual, F.sigmoid(first - second))
+
+
+AFF = ASKCFuse
+IAFF = ResGlobLocaforGlobLocaChaFuse
+
+
+def fusion_factory(fusion, reduction=None, default_reduction=4, **norm):
+    """The builder ``f(channels) -> HybridBlock`` that a backbone calls once a block.
+
+    Parameters
+    ----------
+    fusion : str or callable
+        A registered key or class name, a :class:`Fusion` class, or one's own
+        ``f(channels) -> HybridBlock``, which is called with the channels alone.
+    reduction : int, optional
+        Reduction r asked for; only for a fusion that has one.
+    default_reduction : int
+        The backbone's own r, used where ``reduction`` is ``None`` and the fusion has one.
+    norm
+        ``norm_layer`` and ``norm_kwargs``, for :class:`Fusion` classes.
+
+    Raises
+    ------
+    UserError
+        An unknown name, a reduction that could have no effect, or a callable that returns
+        something else than a HybridBlock.
+    """
+    if isinstance(fusion, str):
+        fusion = FUSIONS[fusion]
+    if not callable(fusion):
+        raise UserError(
+            f"fusion must be a name or a callable f(channels) -> HybridBlock, not {fusion!r}"
+        )
+    ours = isinstance(fusion, type) and issubclass(fusion, Fusion)
+    options = dict(norm) if ours else {}
+    if ours and "reduction" in inspect.signature(fusion).parameters:
+        options["reduction"] = default_reduction if reduction is None else reduction
+    elif reduction is not None:
+        raise UserError(
+            "reduction={!r} has no effect: {} takes none".format(
+                reduction, getattr(fusion, "__name__", fusion)
+            )
+        )
+
+    def build(channels):
+        block = fusion(channels, **options)
+        if not isinstance(block, nn.HybridBlock):
+            raise UserError(
+                f"the fusion callable must return a mxnet.gluon.HybridBlock, not {block!r}"
+            )
+        return block
+
+    return build
+
+
+def fusion_by_stage(fusion, first_fused_stage, stages):
+    """``f(stage)``: the fusion factory of a stage, counted from 1; the sum before the first fused.
+
+    ``first_fused_stage`` may be 1 to ``stages`` + 1, where no stage is fused.
+    """
+    if positive_int("first_fused_stage", first_fused_stage) > stages + 1:
+        raise UserError(
+            f"first_fused_stage must be 1 to {stages + 1} for {stages} stages, not "
+            f"{first_fused_stage}"
+        )
+    return lambda stage: fusion if stage >= first_fused_stage else DirectAddFuse

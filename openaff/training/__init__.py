@@ -1,0 +1,1 @@
+"""Training: schedules, devices, the engine and the run folder."""

@@ -1,0 +1,46 @@
+"""Learning rates as pure functions of the step."""
+
+import bisect
+import math
+
+
+def cosine(step, total, peak):
+    """``peak * (1 + cos(pi * step / total)) / 2``: from ``peak`` at step 0 to 0 at ``total``."""
+    return peak * (1 + math.cos(math.pi * step / total)) / 2
+
+
+def step_decay(step, milestones, peak, factor):
+    """``peak * factor ** k``, k the number of ``milestones`` (in steps) at or before ``step``."""
+    return peak * factor ** bisect.bisect_right(milestones, step)
+
+
+class Schedule:
+    """``schedule(step)``: the learning rate of step 0, 1, ... of a whole run.
+
+    Parameters
+    ----------
+    config : ScheduleConfig
+        Form, warm-up and milestones, in epochs.
+    peak : float
+        The learning rate after the warm-up.
+    epochs : int
+        Epochs of the run.
+    steps_per_epoch : int
+        Steps an epoch.
+    """
+
+    def __init__(self, config, peak, epochs, steps_per_epoch):
+        self.peak = peak
+        self.total = epochs * steps_per_epoch
+        self.warmup = round(config.warmup_epochs * steps_per_epoch)
+        self.factor = None
+        if config.name == "step":
+            self.factor = 0.1 if config.factor is None else config.factor
+            self.milestones = [round(epoch * steps_per_epoch) for epoch in config.milestones]
+
+    def __call__(self, step):
+        if step < self.warmup:
+            return self.peak * step / self.warmup  # linear from 0
+        if self.factor is not None:
+            return step_decay(step, self.milestones, self.peak, self.factor)
+        return cosine(step - self.warmup, self.total - self.warmup, self.peak)

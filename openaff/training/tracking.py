@@ -1,0 +1,157 @@
+"""The run folder: what was run, how it went, what came out."""
+
+import csv
+import json
+import os
+import pathlib
+import platform
+import subprocess
+import sys
+from datetime import datetime, timezone
+
+import matplotlib
+import mxnet as mx
+import numpy as np
+
+from ..errors import UserError
+from ..files import atomic, write_json, write_text
+
+
+class Run:
+    """A new folder for one run; an existing one is refused.
+
+    ``config.yaml`` (resolved), ``environment.json``, ``metrics.jsonl`` and ``.csv``,
+    ``curves.png``, ``best.params``, ``last.params`` and, at the end, ``result.json``.
+
+    Raises
+    ------
+    UserError
+        The folder exists, or cannot be made.
+    """
+
+    def __init__(self, path, config_yaml):
+        self.path = pathlib.Path(path)
+        self.rows = []
+        try:
+            self.path.mkdir(parents=True)
+        except FileExistsError:
+            raise UserError(
+                f"the run folder {self.path} exists: take another --out, or remove it"
+            ) from None
+        except OSError as error:
+            raise UserError(f"cannot make the run folder {self.path}: {error.strerror}") from None
+        write_text(self.path / "config.yaml", config_yaml)
+        write_json(self.path / "environment.json", environment())
+
+    def log(self, row):
+        """Add an epoch's row to the metrics and redraw the curves."""
+        self.rows.append(row)
+        lines = "".join(json.dumps(each) + "\n" for each in self.rows)
+        write_text(self.path / "metrics.jsonl", lines)
+        with atomic(self.path / "metrics.csv") as temporary:
+            with open(temporary, "w", newline="") as out:
+                writer = csv.DictWriter(out, fieldnames=list(row))
+                writer.writeheader()
+                writer.writerows(self.rows)
+        plot_curves(self.path / "curves.png", {self.path.name: self.rows})
+
+    def save(self, name, net):
+        """Write ``name.params``, whole or not at all."""
+        with atomic(self.path / (name + ".params")) as temporary:
+            net.save_parameters(str(temporary))
+
+    def finish(self, result):
+        write_json(self.path / "result.json", dict(result, **provenance()))
+
+
+def environment():
+    """Versions and machine, for a reader who wants to repeat a run."""
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "mxnet": mx.__version__,
+        "numpy": np.__version__,
+        "processor": _processor(),
+        "cores": len(os.sched_getaffinity(0)),
+        "commit": _commit(),
+    }
+
+
+def provenance():
+    """The part of a result file that is the same for every kind of run."""
+    from .. import __version__
+
+    return {
+        "versions": {
+            "openaff": __version__,
+            "mxnet": mx.__version__,
+            "numpy": np.__version__,
+            "python": platform.python_version(),
+        },
+        "commit": _commit(),
+        "command": " ".join([pathlib.Path(sys.argv[0]).name] + sys.argv[1:]),
+        "date": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
+    }
+
+
+def read_metrics(folder):
+    """The rows that a run wrote to its ``metrics.jsonl``."""
+    path = pathlib.Path(folder) / "metrics.jsonl"
+    try:
+        return [json.loads(line) for line in path.read_text().splitlines()]
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read the metrics {path}: {error}") from None
+
+
+def plot_curves(path, runs):
+    """Loss and accuracy by epoch, training dashed, test solid; ``runs``: name -> rows."""
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(1, 2, figsize=(9, 3.5), constrained_layout=True)
+    for axis, key, label in zip(axes, ("loss", "accuracy"), ("cross-entropy", "accuracy (%)")):
+        scale = 100 if key == "accuracy" else 1
+        for index, (name, rows) in enumerate(runs.items()):
+            epochs = [row["epoch"] for row in rows]
+            for part, line in (("train", "--"), ("test", "-")):
+                values = [scale * row[f"{part}_{key}"] for row in rows]
+                axis.plot(
+                    epochs,
+                    values,
+                    line,
+                    color=f"C{index}",
+                    marker=".",
+                    label=f"{name}, {part}",
+                )
+        axis.set_xlabel("epoch")
+        axis.set_ylabel(label)
+        axis.grid(alpha=0.3)
+        axis.xaxis.get_major_locator().set_params(integer=True)
+    axes[0].legend(fontsize="small")
+    with atomic(path) as temporary:
+        figure.savefig(temporary, dpi=120)
+    pyplot.close(figure)
+
+
+def _processor():
+    try:
+        with open("/proc/cpuinfo") as lines:
+            return next(line.split(":", 1)[1].strip() for line in lines if "model name" in line)
+    except (OSError, StopIteration):
+        return platform.machine()
+
+
+def _commit():
+    """The checked-out commit of this source tree, with a + where it has changes."""
+    folder = pathlib.Path(__file__).parent
+    try:
+        return subprocess.run(
+            ["git", "describe", "--always", "--dirty=+", "--exclude=*"],
+            cwd=str(folder),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            check=True,
+            text=True,
+        ).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None

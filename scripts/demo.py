@@ -1,0 +1,85 @@
+#!/usr/bin/env python
+"""Train AFF and its plain-sum twin on the embedded digits, draw, export, and print a table.
+
+python scripts/demo.py
+"""
+
+import argparse
+import pathlib
+from datetime import datetime
+
+from openaff import cli
+from openaff.config import load_config
+from openaff.data import load_dataset
+from openaff.data.augment import Normalize
+from openaff.data.loader import BatchLoader
+from openaff.explain import draw_fusion_weights, fusion_weights
+from openaff.export import export_symbol, load_run
+from openaff.training.devices import parse_devices
+from openaff.training.run import train
+from openaff.training.tracking import plot_curves, read_metrics
+
+CONFIGS = pathlib.Path(__file__).resolve().parent.parent / "configs" / "digits"
+SHOWN = 5  # test images in the picture of fusion weights
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    now = datetime.now().strftime("%Y%m%d-%H%M%S")
+    parser.add_argument("--out", default="runs/demo-" + now, metavar="DIR", help="%(default)s")
+    out = pathlib.Path(parser.parse_args().out)
+
+    rows = []
+    for name in ("aff_resnet8", "add_resnet8"):
+        print(f"\n{name}: training on 1,437 digits, testing on 360 others")
+        result = train(load_config(CONFIGS / (name + ".yaml")), out / name, parse_devices("cpu"))
+        net, config, _ = load_run(out / name)
+        files, difference = export_symbol(net, out / name / "export", name, (3, 32, 32))
+        print(f"exported and re-imported: largest relative difference {difference:.1e}")
+        rows.append((name, result, files))
+        if name == "aff_resnet8":
+            explain(net, load_dataset(config.data), out / "fusion_weights.png")
+    plot_curves(out / "curves.png", {name: read_metrics(out / name) for name, _, _ in rows})
+    report(rows, out)
+
+
+def explain(net, dataset, path):
+    """Draw the fusion weights of the first test images, with what the network says of them."""
+    loader = BatchLoader(dataset.test, SHOWN, Normalize(dataset.mean, dataset.std))
+    batch, _ = next(loader.epoch())
+    predicted = net(batch).argmax(axis=1).asnumpy().astype(int)
+    titles = [
+        f"{dataset.class_names[label]}, predicted {dataset.class_names[guess]}"
+        for label, guess in zip(dataset.test.labels, predicted)
+    ]
+    draw_fusion_weights(path, dataset.test.images[:SHOWN], fusion_weights(net, batch), titles)
+
+
+def report(rows, out):
+    line = "{:<12} {:>10} {:>9} {:>9} {:>9}  {}"
+    print("\n" + line.format("model", "parameters", "best", "last", "images/s", "written"))
+    for name, result, files in rows:
+        print(
+            line.format(
+                name,
+                "{:,}".format(result["parameters"]),
+                "{:.2%}".format(result["best_accuracy"]),
+                "{:.2%}".format(result["last_accuracy"]),
+                "{:.0f}".format(result["images_per_second"]),
+                files[0],
+            )
+        )
+        for path in files[1:]:
+            print(line.format("", "", "", "", "", path))
+    print("(accuracy on the 360 test images; best: the epoch was chosen on them)")
+    print(
+        "curves: {}\nwhat the fusions weigh: {}".format(
+            out / "curves.png", out / "fusion_weights.png"
+        )
+    )
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,44 @@
+"""Packaging: ``pip install -e .[cpu]`` or, with an NVIDIA GPU, ``.[cu117]`` or ``.[cu112]``."""
+
+import pathlib
+import re
+
+from setuptools import find_packages, setup
+
+HERE = pathlib.Path(__file__).parent
+VERSION = re.search(r'__version__ = "(.+?)"', (HERE / "openaff/__init__.py").read_text()).group(1)
+
+setup(
+    name="openaff",
+    version=VERSION,
+    description="Attentional feature fusion (AFF, iAFF, MS-CAM; WACV 2021) in MXNet/Gluon",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="MIT",
+    packages=find_packages(include=["openaff", "openaff.*"]),
+    # Below: what numpy 1.23 has wheels for; its 3.11 is the last.
+    python_requires=">=3.8,<3.12",
+    install_requires=[
+        # mxnet 1.9.1 uses names such as numpy.bool that numpy 1.24 removed.
+        "numpy<1.24",
+        # The last release; works beside mxnet 1.9.1 without PyTorch.
+        "gluoncv==0.10.5.post0",
+        "matplotlib",
+        "omegaconf>=2.1",
+        "pillow",
+        "pyyaml",
+        "tqdm",
+    ],
+    extras_require={
+        # One of these three: all install the module mxnet. 1.9.1 is the last release.
+        "cpu": ["mxnet==1.9.1"],
+        "cu112": ["mxnet-cu112==1.9.1"],
+        "cu117": ["mxnet-cu117==1.9.1"],
+        # mxnet.onnx imports onnx.mapping, which onnx 1.17 removed; 1.16.2 and 1.19.2 are the
+        # versions that its exports were checked with (1.19.2 has no wheel for Python 3.8 and 3.9).
+        "onnx": ["onnx>=1.15,<1.17", "onnxruntime<1.20"],
+        # The embedded digits.
+        "demo": ["scikit-learn"],
+        "dev": ["pytest", "ruff"],
+    },
+)

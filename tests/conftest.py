@@ -1,0 +1,27 @@
+"""Fixtures: one short training run on the digits, shared by all who only read its folder."""
+
+import pathlib
+
+import pytest
+
+from openaff.config import load_config
+from openaff.training.devices import parse_devices
+from openaff.training.run import train
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def root():
+    """The source tree."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def digits_run(tmp_path_factory):
+    """(folder, result) of one epoch of AFF-ResNet-8 on the digits."""
+    config = load_config(
+        ROOT / "configs/digits/aff_resnet8.yaml", ["epochs=1", "schedule.warmup_epochs=0"]
+    )
+    folder = tmp_path_factory.mktemp("runs") / "digits"
+    return folder, train(config, folder, parse_devices("cpu"))

@@ -1,0 +1,57 @@
+"""Rule-made parameters and inputs for the golden files in ``tests/data``."""
+
+import json
+import pathlib
+import zlib
+
+import mxnet as mx
+import numpy as np
+
+DATA = pathlib.Path(__file__).parent / "data"
+
+
+def golden(name):
+    return json.loads((DATA / "golden" / (name + ".json")).read_text())
+
+
+def layout(name):
+    return json.loads((DATA / "layouts" / (name + ".json")).read_text())
+
+
+def param_value(name, shape):
+    """A parameter's value, by its structural name and shape."""
+    rng = np.random.RandomState(zlib.crc32(name.encode()))
+    kind = name.rsplit(".", 1)[-1]
+    if kind == "weight":
+        scale = np.sqrt(2.0 / (int(np.prod(shape[1:])) or 1))
+        return (rng.standard_normal(shape) * scale).astype("float32")
+    if kind in ("gamma", "running_var"):
+        return rng.uniform(0.5, 1.5, shape).astype("float32")
+    return (rng.standard_normal(shape) * 0.1).astype("float32")
+
+
+def input_value(shape, seed=0):
+    rng = np.random.RandomState(1000 + seed)
+    return mx.nd.array(rng.standard_normal(shape).astype("float32"))
+
+
+def structural_params(block):
+    """Structural name -> Parameter, the names that ``save_parameters`` writes."""
+    return block._collect_params_with_prefix()
+
+
+def filled(block):
+    """``block``, initialised, with the rule's value in every parameter."""
+    block.initialize()
+    for name, param in structural_params(block).items():
+        param.set_data(mx.nd.array(param_value(name, param.shape)))
+    return block
+
+
+def assert_close(actual, expected, relative=1e-5):
+    """Equal within ``relative`` of the largest expected magnitude."""
+    actual = actual.asnumpy() if hasattr(actual, "asnumpy") else np.asarray(actual)
+    expected = expected.asnumpy() if hasattr(expected, "asnumpy") else np.asarray(expected)
+    expected = expected.reshape(actual.shape)
+    limit = relative * max(np.abs(expected).max(), 1e-12)
+    assert np.abs(actual - expected).max() <= limit

@@ -1,0 +1,235 @@
+"""Readers of the official files, on small ones of the same form."""
+
+import dataclasses
+import hashlib
+import io
+import pickle
+import tarfile
+
+import numpy as np
+import pytest
+
+from openaff import UserError
+from openaff.config import DataConfig
+from openaff.data import cifar, load_dataset
+
+COUNTS = {"train": 20, "test": 10}
+
+
+def planes(split):
+    rng = np.random.RandomState({"train": 0, "test": 1}[split])
+    return rng.randint(0, 256, (COUNTS[split], 3072)).astype("uint8")
+
+
+def expected_images(split):
+    return planes(split).reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+
+
+def binary_files(name):
+    """File name -> content, as in the official binary form."""
+    files = {}
+    spec = cifar.SPECS[name]
+    for split, names in spec.binary.splits.items():
+        pixels = planes(split)
+        order = np.arange(len(pixels))
+        columns = {"classes": order % 10, "coarse": order % 2, "fine": order % 5}
+        labels = np.stack([columns[c] for c in spec.label_columns], axis=1).astype("uint8")
+        records = np.concatenate([labels, pixels], axis=1)
+        for file_name, part in zip(names, np.split(records, len(names))):
+            files[file_name] = part.tobytes()
+    counts = {"classes": 10, "coarse": 2, "fine": 5}
+    for column, file_name in spec.binary.names.items():
+        names = [f"{column}{index}" for index in range(counts[column])]
+        files[file_name] = "\n".join(names + [""]).encode()
+    return files
+
+
+def python_files(name):
+    spec = cifar.SPECS[name]
+    files = {}
+    for split, names in spec.python.splits.items():
+        order = np.arange(COUNTS[split])
+        parts = zip(np.split(planes(split), len(names)), np.split(order, len(names)))
+        for file_name, (pixels, index) in zip(names, parts):
+            labels = (
+                {"labels": index % 10}
+                if name == "cifar10"
+                else {"fine_labels": index % 5, "coarse_labels": index % 2}
+            )
+            batch = {key: list(map(int, value)) for key, value in labels.items()}
+            files[file_name] = pickle.dumps(dict(batch, data=pixels))
+    counts = {"classes": 10, "coarse": 2, "fine": 5}
+    files[spec.python.meta] = pickle.dumps(
+        {
+            key: [f"{column}{index}" for index in range(counts[column])]
+            for column, key in spec.python.names.items()
+        }
+    )
+    return files
+
+
+def write_folder(folder, files):
+    folder.mkdir(parents=True)
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+
+
+def archive_bytes(folder, files):
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w:gz") as archive:
+        for name, content in files.items():
+            member = tarfile.TarInfo(f"{folder}/{name}")
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return out.getvalue()
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    """The official layouts with 20 + 10 images, and these files' checksums."""
+    for name, spec in list(cifar.SPECS.items()):
+        sums = {
+            file: hashlib.md5(content).hexdigest() for file, content in python_files(name).items()
+        }
+        layout = dataclasses.replace(spec.python, pickles=sums)
+        monkeypatch.setitem(
+            cifar.SPECS, name, dataclasses.replace(spec, images=COUNTS, python=layout)
+        )
+
+
+def config(name, root, **options):
+    return DataConfig(name=name, root=str(root), **options)
+
+
+def check(dataset, columns):
+    for split in ("train", "test"):
+        images = getattr(dataset, split)
+        assert images.images.dtype == np.uint8 and images.labels.dtype == np.int32
+        np.testing.assert_array_equal(images.images, expected_images(split))
+        np.testing.assert_array_equal(images.labels, np.arange(COUNTS[split]) % columns)
+    assert len(dataset.class_names) == columns
+
+
+@pytest.mark.parametrize("form", ["binary", "python"])
+@pytest.mark.parametrize("place", ["folder", "root", "archive"])
+@pytest.mark.parametrize(
+    "name, labels, classes",
+    [("cifar10", None, 10), ("cifar100", None, 5), ("cifar100", "coarse", 2)],
+)
+def test_every_form_reads_alike(tmp_path, form, place, name, labels, classes):
+    files = {"binary": binary_files, "python": python_files}[form](name)
+    layout = getattr(cifar.SPECS[name], form)
+    root = tmp_path / "data"
+    if place == "archive":
+        root.mkdir()
+        (root / layout.archive).write_bytes(archive_bytes(layout.folder, files))
+    else:
+        write_folder(root / layout.folder if place == "folder" else root, files)
+    before = sorted(tmp_path.rglob("*"))
+    dataset = load_dataset(config(name, root, labels=labels))
+    check(dataset, classes)
+    assert sorted(tmp_path.rglob("*")) == before, "reading writes nothing"
+
+
+def test_fine_is_the_default_and_the_result_can_say_which(tmp_path):
+    write_folder(tmp_path / "d", binary_files("cifar100"))
+    assert load_dataset(config("cifar100", tmp_path / "d")).labels == "fine (100 classes)"
+    coarse = load_dataset(config("cifar100", tmp_path / "d", labels="coarse"))
+    assert coarse.labels == "coarse (20 superclasses)"
+    with pytest.raises(UserError, match="data.labels must be fine or coarse, not 'both'"):
+        load_dataset(config("cifar100", tmp_path / "d", labels="both"))
+
+
+def test_missing_files_are_named_with_the_remedy(tmp_path):
+    with pytest.raises(UserError, match="data.download=true") as caught:
+        load_dataset(config("cifar100", tmp_path))
+    for part in ("cifar-100-binary", "train.bin", "61,480 bytes", str(tmp_path), cifar.URL):
+        assert part in str(caught.value)
+
+
+def test_truncated_file(tmp_path):
+    files = binary_files("cifar100")
+    files["test.bin"] = files["test.bin"][:-7]
+    write_folder(tmp_path / "d", files)
+    message = r"test.bin has 30,733 bytes, expected 30,740; get it anew from https"
+    with pytest.raises(UserError, match=message):
+        load_dataset(config("cifar100", tmp_path / "d"))
+
+
+@pytest.mark.parametrize("gone", ["test.bin", "fine_label_names.txt"])
+def test_one_file_missing(tmp_path, gone):
+    files = binary_files("cifar100")
+    del files[gone]
+    write_folder(tmp_path / "d", files)
+    with pytest.raises(UserError, match=f"cannot read .*{gone}: No such file"):
+        load_dataset(config("cifar100", tmp_path / "d"))
+
+
+def test_label_without_a_name(tmp_path):
+    files = binary_files("cifar100")
+    files["fine_label_names.txt"] = b"one\ntwo\n"
+    write_folder(tmp_path / "d", files)
+    with pytest.raises(UserError, match="label 4 in the train split, but only 2 class names"):
+        load_dataset(config("cifar100", tmp_path / "d"))
+
+
+class Bomb:
+    def __reduce__(self):
+        return (pytest.fail, ("a foreign pickle was loaded",))
+
+
+def test_foreign_pickle_is_never_loaded(tmp_path):
+    files = python_files("cifar100")
+    files["train"] = pickle.dumps(Bomb())
+    write_folder(tmp_path / "d", files)
+    with pytest.raises(UserError, match="not the official .*: it is not unpickled"):
+        load_dataset(config("cifar100", tmp_path / "d"))
+
+
+@pytest.mark.parametrize("damage", [lambda b: b[: len(b) // 2], lambda b: b"no archive at all"])
+def test_damaged_archive(tmp_path, damage):
+    layout = cifar.SPECS["cifar10"].binary
+    content = archive_bytes(layout.folder, binary_files("cifar10"))
+    (tmp_path / layout.archive).write_bytes(damage(content))
+    with pytest.raises(UserError, match="is the archive whole"):
+        load_dataset(config("cifar10", tmp_path))
+
+
+@pytest.fixture
+def server(tmp_path, monkeypatch):
+    """The archive's official place, on this disk."""
+    folder = tmp_path / "server"
+    folder.mkdir()
+    monkeypatch.setattr(cifar, "URL", folder.as_uri() + "/")
+    layout = cifar.SPECS["cifar10"].binary
+    content = archive_bytes(layout.folder, binary_files("cifar10"))
+    (folder / layout.archive).write_bytes(content)
+    spec = cifar.SPECS["cifar10"]
+    digest = hashlib.md5(content).hexdigest()
+    known = dataclasses.replace(spec.binary, md5=digest)
+    monkeypatch.setitem(cifar.SPECS, "cifar10", dataclasses.replace(spec, binary=known))
+    return folder / layout.archive
+
+
+def test_download_only_when_asked_then_read_from_disk(tmp_path, server):
+    root = tmp_path / "root"
+    with pytest.raises(UserError, match="data.download=true"):
+        load_dataset(config("cifar10", root))
+    assert not root.exists()
+    check(load_dataset(config("cifar10", root, download=True)), 10)
+    server.unlink()
+    check(load_dataset(config("cifar10", root)), 10)
+
+
+def test_download_of_other_content_is_not_kept(tmp_path, server):
+    server.write_bytes(b"something else")
+    with pytest.raises(UserError, match="MD5 .* instead of .*: not kept"):
+        load_dataset(config("cifar10", tmp_path / "root", download=True))
+    assert list((tmp_path / "root").iterdir()) == []
+
+
+def test_download_that_fails(tmp_path, server):
+    server.unlink()
+    with pytest.raises(UserError, match="cannot fetch file:"):
+        load_dataset(config("cifar10", tmp_path / "root", download=True))
+    assert list((tmp_path / "root").iterdir()) == []

@@ -1,0 +1,95 @@
+import pytest
+import yaml
+
+from openaff import UserError
+from openaff.config import Config, load_config, to_yaml
+
+MINIMAL = {"model": {"name": "aff_cifar_resnet8"}, "data": {"name": "digits"}, "epochs": 2}
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(values=None, **more):
+        path = tmp_path / "config.yaml"
+        text = values if isinstance(values, str) else yaml.safe_dump(dict(MINIMAL, **more))
+        path.write_text(text)
+        return path
+
+    return write
+
+
+def test_defaults_file_and_overrides_in_this_order(write):
+    config = load_config(
+        write(optimizer={"lr": 0.3}), ["optimizer.lr=0.4", "model.options.width_multiplier=1"]
+    )
+    assert isinstance(config, Config)
+    assert config.optimizer.lr == 0.4 and config.optimizer.momentum == 0.9
+    assert config.model.options == {"width_multiplier": 1}
+
+
+def test_to_yaml_reads_back_equal(write, tmp_path):
+    config = load_config(write(schedule={"name": "step", "milestones": [1]}))
+    (tmp_path / "again.yaml").write_text(to_yaml(config))
+    assert load_config(tmp_path / "again.yaml") == config
+
+
+@pytest.mark.parametrize(
+    "overrides, message",
+    [
+        (["epoch=3"], "unknown key 'epoch'; did you mean 'epochs'"),
+        (["optimizer.lrr=3"], "unknown key 'optimizer.lrr'; did you mean 'optimizer.lr'"),
+        (["epochs=many"], "epochs: .*many.*could not be converted to Integer"),
+        (["data.flip=perhaps"], "data.flip: .*perhaps"),
+        (["epochs=0"], "epochs must be at least 1"),
+        (["optimizer.lr=-1"], "optimizer.lr must be positive"),
+        (["optimizer.momentum=1"], r"optimizer.momentum must be in \[0, 1\)"),
+        (["optimizer.weight_decay=-1"], "optimizer.weight_decay must not be negative"),
+        (["data.batch_size=0"], "data.batch_size must be at least 1"),
+        (["data.crop_padding=-1"], "data.crop_padding must not be negative"),
+        (["seed=-1"], "seed must be in"),
+        (["schedule.warmup_epochs=2"], "schedule.warmup_epochs must be in"),
+        (["schedule.name=steps"], "schedule.name must be cosine or step"),
+        (["schedule.milestones=[1]"], "schedule.milestones has no effect on a cosine"),
+        (["schedule.factor=0.1"], "schedule.factor has no effect on a cosine"),
+        (["schedule.name=step"], "milestones of a step schedule must be increasing"),
+        (["schedule.name=step", "schedule.milestones=[1,1]"], "must be increasing"),
+        (["schedule.name=step", "schedule.milestones=[5]"], "5.0 has no effect in 2 epochs"),
+        (["data.labels=fine"], "data.labels has an effect on cifar100 only"),
+        (["data.root=x"], "no effect on the embedded digits"),
+        (["epochs"], "'epochs' is no override: write key=value"),
+        (["--epochs=3"], "'--epochs=3' is no override"),
+    ],
+)
+def test_errors_name_key_and_remedy(write, overrides, message):
+    with pytest.raises(UserError, match=message) as caught:
+        load_config(write(), overrides)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("epochs: [1", "line 1: not YAML"),
+        ("- 1", "a config is a mapping"),
+        ("", "a config is a mapping"),
+        ("data: {name: digits}\nepochs: 1", "model.name is not set"),
+        ("epochs: 1\nmodel: 3", "model is a section of settings, such as model.name, not 3"),
+    ],
+)
+def test_unusable_files(write, text, message):
+    with pytest.raises(UserError, match=message) as caught:
+        load_config(write(text))
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(UserError, match="cannot read the config .*absent.yaml"):
+        load_config(tmp_path / "absent.yaml")
+
+
+def test_every_committed_config_loads(root):
+    paths = sorted((root / "configs").rglob("*.yaml"))
+    assert paths
+    for path in paths:
+        load_config(path)
+        assert path.read_text().startswith("# ") and "python scripts/" in path.read_text(), path

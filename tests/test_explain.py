@@ -1,0 +1,54 @@
+import mxnet as mx
+import numpy as np
+import pytest
+from helpers import assert_close, filled, input_value
+
+from openaff import UserError, create_model
+from openaff.explain import draw_fusion_weights, fusion_weights
+
+X = input_value((2, 3, 32, 32))
+
+
+def network(fusion):
+    return filled(create_model(fusion + "_cifar_resnet8", width_multiplier=1, num_classes=4))
+
+
+@pytest.mark.parametrize(
+    "fusion, shapes",
+    [
+        ("aff", [(2, 16, 32, 32), (2, 32, 16, 16), (2, 64, 8, 8)]),
+        ("gau", [(2, 16, 1, 1), (2, 32, 1, 1), (2, 64, 1, 1)]),
+    ],
+)
+def test_one_map_of_weights_a_fusion(fusion, shapes):
+    weights = fusion_weights(network(fusion), X)
+    assert [weight.shape for weight in weights] == shapes
+    for weight in weights:
+        assert 0 <= weight.min() < weight.max() <= 1
+
+
+def test_the_weights_are_those_of_the_first_fusion():
+    net = network("aff")
+    x = net.features[1](net.features[0](X))
+    block = net.features[2][0]
+    total = block.resfwd(x) + x
+    context = mx.nd.broadcast_add(
+        block.attention.local_att(total), block.attention.global_att(total)
+    )
+    assert_close(fusion_weights(net, X)[0], mx.nd.sigmoid(context))
+
+
+def test_iaff_weighs_twice():
+    assert len(fusion_weights(network("iaff"), X)) == 6
+
+
+def test_a_plain_sum_has_no_weights():
+    with pytest.raises(UserError, match="no fusion that computes weights"):
+        fusion_weights(network("add"), X)
+
+
+def test_picture(tmp_path):
+    weights = fusion_weights(network("aff"), X)
+    pictures = np.zeros((2, 32, 32, 3), "uint8")
+    draw_fusion_weights(tmp_path / "weights.png", pictures, weights, ["one", "two"])
+    assert (tmp_path / "weights.png").read_bytes().startswith(b"\x89PNG")

@@ -1,0 +1,218 @@
+import mxnet as mx
+import numpy as np
+import pytest
+from helpers import assert_close, filled, golden, input_value, structural_params
+from mxnet.gluon import nn
+
+import openaff
+from openaff import AFF, IAFF, ConcatFuse, DirectAddFuse, UserError
+from openaff.fusion import FUSIONS, Fusion, fusion_by_stage, fusion_factory
+
+ALL = [FUSIONS[key] for key in FUSIONS]
+ARTICLE = ["ResGlobLocaChaFuse", "AXYforXplusYAddFuse", "AXYforXYAddFuse"]
+SHAPE = (2, 8, 5, 4)
+pair = pytest.mark.parametrize("hybrid", [False, True], ids=["imperative", "hybridised"])
+each = pytest.mark.parametrize("fusion", ALL, ids=lambda fusion: fusion.__name__)
+
+
+def build(fusion, channels=8):
+    return filled(fusion() if fusion is DirectAddFuse else fusion(channels))
+
+
+def test_the_eighteen_are_registered_and_public():
+    assert len(ALL) == 18
+    assert all("_" not in key for key in FUSIONS)
+    for fusion in ALL:
+        assert FUSIONS[fusion.__name__] is fusion
+        assert getattr(openaff, fusion.__name__) is fusion
+    assert AFF is openaff.ASKCFuse and IAFF is openaff.ResGlobLocaforGlobLocaChaFuse
+
+
+@each
+def test_names_and_shapes_are_the_published_ones(fusion):
+    shapes = {name: list(p.shape) for name, p in structural_params(build(fusion)).items()}
+    assert shapes == golden("fusion/" + fusion.__name__)["params"]
+
+
+@each
+@pair
+def test_golden_inference(fusion, hybrid):
+    expected = golden("fusion/" + fusion.__name__)
+    block = build(fusion)
+    if hybrid:
+        block.hybridize()
+    output = block(input_value(expected["shape"], 0), input_value(expected["shape"], 1))
+    assert_close(output, expected["inference_output"])
+
+
+@pytest.mark.parametrize("name", ARTICLE)
+@pair
+def test_golden_training_output_and_gradients(name, hybrid):
+    expected = golden("fusion/" + name)
+    block = build(getattr(openaff, name))
+    if hybrid:
+        block.hybridize()
+    x, residual = input_value(expected["shape"], 0), input_value(expected["shape"], 1)
+    x.attach_grad()
+    residual.attach_grad()
+    with mx.autograd.record():
+        output = block(x, residual)
+    output.backward(input_value(expected["shape"], 2))
+    assert_close(output, expected["train_output"])
+    assert_close(x.grad, expected["grad_x"], 1e-4)
+    assert_close(residual.grad, expected["grad_residual"], 1e-4)
+    params = structural_params(block)
+    assert expected["grad_params"]
+    # A bias before a batch norm in training has gradient 0 up to rounding: compare all parameters
+    # on the scale of the largest gradient.
+    scale = max(np.abs(values).max() for values in expected["grad_params"].values())
+    for key, values in expected["grad_params"].items():
+        actual = params[key].grad().asnumpy()
+        assert np.abs(actual - np.reshape(values, actual.shape)).max() <= 1e-4 * scale, key
+
+
+@each
+@pair
+def test_gradients_equal_finite_differences(fusion, hybrid):
+    """The directional derivative along a random direction in all inputs and parameters."""
+    block = build(fusion)
+    block.cast("float64")
+    if hybrid:
+        block.hybridize()
+    params = [p for p in structural_params(block).values() if p.grad_req != "null"]
+    inputs = [input_value(SHAPE, seed).astype("float64") for seed in (0, 1)]
+    values = inputs + [p.data() for p in params]
+    cotangent = input_value(SHAPE, 2).astype("float64")
+    for x in inputs:
+        x.attach_grad()
+
+    def loss():
+        with mx.autograd.record():  # training mode: batch statistics
+            return (block(*inputs) * cotangent).sum()
+
+    loss().backward()
+    gradients = [x.grad.copy() for x in inputs] + [p.grad().copy() for p in params]
+    rng = np.random.RandomState(0)
+    directions = [mx.nd.array(rng.standard_normal(v.shape), dtype="float64") for v in values]
+    slope = sum((g * d).sum().asscalar() for g, d in zip(gradients, directions))
+    originals, step = [v.copy() for v in values], 1e-6
+    ends = []
+    for sign in (1, -1):
+        for value, original, direction in zip(values, originals, directions):
+            value[:] = original + sign * step * direction
+        ends.append(loss().asscalar())
+    # GlobalPool computes in float32 inside, hence no closer.
+    assert (ends[0] - ends[1]) / (2 * step) == pytest.approx(slope, rel=2e-2, abs=1e-3)
+
+
+@each
+def test_every_parameter_gets_a_gradient(fusion):
+    block = build(fusion)
+    x = input_value(SHAPE, 0)
+    x.attach_grad()
+    with mx.autograd.record():
+        loss = (block(x, input_value(SHAPE, 1)) ** 2).sum()
+    loss.backward()
+    for name, param in structural_params(block).items():
+        # A bias before a batch norm has no effect in training: rounding noise, or exactly zero.
+        before_norm = name.endswith("bias") and fusion is not ConcatFuse
+        if param.grad_req != "null" and not before_norm:
+            assert np.abs(param.grad().asnumpy()).max() > 1e-6, name
+
+
+@pytest.mark.parametrize("fusion", [openaff.ASKCFuse, openaff.ResGlobLocaChaFuse])
+def test_untrained_fusion_is_the_plain_sum(fusion):
+    """The factor 2: with the last batch norms at zero the weight is 1/2."""
+    block = build(fusion)
+    for name, param in structural_params(block).items():
+        if name.endswith(("gamma", "beta")):
+            param.set_data(mx.nd.zeros(param.shape))
+    x, residual = input_value(SHAPE, 0), input_value(SHAPE, 1)
+    assert_close(block(x, residual), x + residual)
+
+
+@each
+def test_one_input_is_an_error(fusion):
+    with pytest.raises(UserError, match="fuses two feature maps"):
+        build(fusion)(input_value(SHAPE))
+
+
+@each
+@pair
+def test_different_shapes_are_an_error(fusion, hybrid):
+    block = build(fusion)
+    if hybrid:
+        block.hybridize()
+    with pytest.raises(UserError, match=r"one shape, not \(2, 8, 5, 4\) and \(2, 8, 1, 1\)"):
+        block(input_value(SHAPE), input_value((2, 8, 1, 1)))
+
+
+def test_other_channels_are_an_error():
+    x = input_value((2, 4, 5, 4))
+    with pytest.raises(UserError, match=r"built for maps of shape \(N, 8, H, W\)"):
+        build(AFF)(x, x)
+
+
+@pytest.mark.parametrize("channels, reduction", [(10, 4), (2, 4)])
+@pytest.mark.parametrize("fusion", [AFF, IAFF, openaff.SEFuse])
+def test_impossible_reductions(fusion, channels, reduction):
+    with pytest.raises(UserError, match="cannot be reduced by 4"):
+        fusion(channels, reduction)
+
+
+def test_unknown_keyword_is_an_error():
+    with pytest.raises(TypeError):
+        AFF(8, reducton=4)
+
+
+def test_factory_takes_keys_class_names_classes_and_callables():
+    for fusion in ("aff", "ASKCFuse", "AFF", AFF):
+        assert type(fusion_factory(fusion)(16)) is AFF
+
+    class Mean(nn.HybridBlock):
+        def hybrid_forward(self, F, x, residual):
+            return (x + residual) / 2
+
+    assert type(fusion_factory(lambda channels: Mean())(16)) is Mean
+
+
+def test_factory_uses_the_reduction_asked_for_else_the_default():
+    def hidden(**options):
+        block = fusion_factory("aff", **options)(32)
+        return structural_params(block)["local_att.0.weight"].shape[0]
+
+    assert hidden() == 8
+    assert hidden(default_reduction=16) == 2
+    assert hidden(default_reduction=16, reduction=2) == 16
+
+
+@pytest.mark.parametrize(
+    "fusion, options, message",
+    [
+        ("af", {}, "unknown fusion 'af'; did you mean 'aff'"),
+        ("add", {"reduction": 4}, "reduction=4 has no effect: DirectAddFuse takes none"),
+        (3, {}, "must be a name or a callable"),
+    ],
+)
+def test_factory_errors(fusion, options, message):
+    with pytest.raises(UserError, match=message):
+        fusion_factory(fusion, **options)
+
+
+def test_factory_refuses_a_callable_that_returns_something_else():
+    with pytest.raises(UserError, match="must return a mxnet.gluon.HybridBlock"):
+        fusion_factory(lambda channels: None)(16)
+
+
+def test_fusion_by_stage():
+    chosen = fusion_by_stage(AFF, 3, stages=4)
+    assert [chosen(stage) for stage in (1, 2, 3, 4)] == [DirectAddFuse] * 2 + [AFF] * 2
+    for wrong in (0, 6, True):
+        with pytest.raises(UserError, match="first_fused_stage"):
+            fusion_by_stage(AFF, wrong, stages=4)
+
+
+def test_concat_and_own_fusion_classes_take_a_norm_layer():
+    block = fusion_factory("concat", norm_kwargs={"epsilon": 0.5}, norm_layer=nn.BatchNorm)(8)
+    assert isinstance(block, ConcatFuse) and isinstance(block, Fusion)
+    assert block.fuse[0]._kwargs["eps"] == 0.5

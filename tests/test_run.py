@@ -1,0 +1,82 @@
+import csv
+import json
+
+import pytest
+
+from openaff import UserError
+from openaff.config import load_config
+from openaff.training.devices import parse_devices
+from openaff.training.run import train
+from openaff.training.tracking import read_metrics
+
+
+def test_run_folder_holds_what_was_run_and_what_came_out(digits_run):
+    folder, _ = digits_run
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "best.params",
+        "config.yaml",
+        "curves.png",
+        "environment.json",
+        "last.params",
+        "metrics.csv",
+        "metrics.jsonl",
+        "result.json",
+    ]
+    assert load_config(folder / "config.yaml").model.name == "aff_cifar_resnet8"
+    assert (folder / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_result_says_all_that_an_honest_result_says(digits_run):
+    folder, returned = digits_run
+    result = json.loads((folder / "result.json").read_text())
+    assert result.items() >= returned.items()
+    for key in (
+        "model",
+        "dataset",
+        "labels",
+        "split",
+        "protocol",
+        "seed",
+        "versions",
+        "command",
+        "date",
+        "best_selection",
+        "best_epoch",
+        "last_accuracy",
+        "parameters",
+    ):
+        assert result[key] not in (None, ""), key
+    assert result["parameters"] == 85118
+    assert result["protocol"].startswith("1 epochs; NAG, lr 0.1, momentum 0.9, weight decay 0.0001")
+
+
+def test_metrics_in_both_forms(digits_run):
+    folder, result = digits_run
+    rows = read_metrics(folder)
+    assert len(rows) == 1 and rows[0]["epoch"] == 1
+    assert rows[0]["test_accuracy"] == result["last_accuracy"] > 0.05
+    with open(folder / "metrics.csv") as lines:
+        table = list(csv.DictReader(lines))
+    assert [float(row["train_loss"]) for row in table] == [row["train_loss"] for row in rows]
+
+
+def test_existing_folder_is_refused_and_left_alone(tmp_path, root):
+    (tmp_path / "kept").write_text("mine")
+    config = load_config(root / "configs/digits/add_resnet8.yaml")
+    with pytest.raises(UserError, match="exists: take another --out"):
+        train(config, tmp_path, parse_devices("cpu"))
+    assert [path.name for path in tmp_path.iterdir()] == ["kept"]
+
+
+def test_nothing_is_written_when_the_configuration_cannot_run(tmp_path, root):
+    config = load_config(
+        root / "configs/cifar/aff_resnet8.yaml", [f"data.root={tmp_path / 'absent'}"]
+    )
+    with pytest.raises(UserError, match="cifar100: nothing in"):
+        train(config, tmp_path / "run", parse_devices("cpu"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_metrics_that_cannot_be_read(tmp_path):
+    with pytest.raises(UserError, match="cannot read the metrics"):
+        read_metrics(tmp_path)

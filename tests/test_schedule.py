@@ -1,0 +1,41 @@
+import math
+
+import pytest
+
+from openaff.config import ScheduleConfig
+from openaff.training.schedule import Schedule, cosine, step_decay
+
+
+def test_cosine_closed_form():
+    assert cosine(0, 100, 0.2) == pytest.approx(0.2)
+    assert cosine(50, 100, 0.2) == pytest.approx(0.1)
+    assert cosine(100, 100, 0.2) == pytest.approx(0)
+    assert cosine(25, 100, 1) == pytest.approx((1 + math.sqrt(0.5)) / 2)
+
+
+def test_step_decay_closed_form():
+    values = [step_decay(step, [3, 5], 0.2, 0.1) for step in range(7)]
+    assert values == pytest.approx([0.2, 0.2, 0.2, 0.02, 0.02, 0.002, 0.002])
+
+
+def test_warmup_is_linear_from_zero_then_the_cosine_begins():
+    schedule = Schedule(
+        ScheduleConfig("cosine", warmup_epochs=2), 0.4, epochs=10, steps_per_epoch=5
+    )
+    assert [schedule(step) for step in range(10)] == pytest.approx([0.04 * k for k in range(10)])
+    assert schedule(10) == pytest.approx(0.4)
+    assert schedule(30) == pytest.approx(0.2)
+    assert 0 < schedule(49) < 0.01
+
+
+def test_step_schedule_counts_milestones_in_epochs():
+    config = ScheduleConfig("step", milestones=[3, 4.5])
+    schedule = Schedule(config, 1.0, epochs=6, steps_per_epoch=10)
+    assert [schedule(step) for step in (0, 29, 30, 44, 45, 59)] == pytest.approx(
+        [1, 1, 0.1, 0.1, 0.01, 0.01]
+    )
+
+
+def test_factor_of_the_config_is_used():
+    config = ScheduleConfig("step", milestones=[1], factor=0.5)
+    assert Schedule(config, 1.0, 2, 1)(1) == pytest.approx(0.5)
