@@ -3,6 +3,10 @@
 Attentional Feature Fusion (Dai et al., WACV 2021), https://arxiv.org/abs/2009.14082
 """
 
+import contextlib
+import contextvars
+
+import numpy as np
 from mxnet.gluon import nn
 
 from .errors import UserError, positive_int
@@ -91,7 +95,71 @@ def channel_context(
     return body
 
 
-class MSCAM(nn.HybridBlock):
+_plain = contextvars.ContextVar("plain", default=False)
+
+
+@contextlib.contextmanager
+def plain_graph():
+    """While it lasts, networks are traced with ``broadcast_add``, which every converter knows.
+
+    Otherwise contexts are added in a form that trains faster, :meth:`ContextBlock.joint_weight`.
+    """
+    token = _plain.set(True)
+    try:
+        yield
+    finally:
+        _plain.reset(token)
+
+
+class ContextBlock(nn.HybridBlock):
+    """A block of channel contexts: builds them, and makes the weight of two.
+
+    Parameters
+    ----------
+    channels : int
+        Channels C of the input.
+    norm_layer, norm_kwargs
+        The normalisation layer and its keyword arguments.
+    """
+
+    def __init__(self, channels, norm_layer=nn.BatchNorm, norm_kwargs=None, **kwargs):
+        super().__init__(**kwargs)
+        self._channels = channels
+        self._norm = {"norm_layer": norm_layer, "norm_kwargs": norm_kwargs}
+        self._half = False
+
+    def context(self, reduction=None, pool=False, **options):
+        """A :func:`channel_context` of this block's channels and normalisation."""
+        with self.name_scope():
+            return channel_context(self._channels, reduction, pool, **self._norm, **options)
+
+    def cast(self, dtype):
+        self._half = np.dtype(dtype) == np.float16
+        super().cast(dtype)
+
+    def joint_weight(self, F, one, other):
+        """``sigmoid(one + other)`` of a local (N, C, H, W) and a global (N, C, 1, 1) context.
+
+        A broadcast sum's backward pass adds up the gradient over H and W, which MXNet does slowly
+        on a CPU.  As the matrix product of a column of N * C values with a row of H * W ones, both
+        directions are one call of the linear algebra library, which has no float16.
+        """
+        if self._half or _plain.get():
+            total = F.broadcast_add(one, other)
+        else:
+            rows = F.reshape(one, shape=(-3, -3))  # (N * C, H * W)
+            ones = F.ones_like(F.slice_axis(rows, axis=0, begin=0, end=1))  # (1, H * W)
+            column = F.reshape(other, shape=(-1, 1))  # (N * C, 1)
+            total = F.reshape_like(F.linalg_gemm(column, ones, rows), one)
+        return sigmoid(F, total)
+
+
+def sigmoid(F, x):
+    """The logistic function; on a CPU this operator is oneDNN's, ten times as fast as F.sigmoid."""
+    return F.Activation(x, act_type="sigmoid")
+
+
+class MSCAM(ContextBlock):
     """Multi-scale channel attention, equation 3: ``x * sigmoid(L(x) + G(x))``.
 
     Parameters
@@ -106,15 +174,10 @@ class MSCAM(nn.HybridBlock):
     Inputs and outputs are float maps of one shape (N, C, H, W).
     """
 
-    def __init__(
-        self, channels=64, reduction=4, norm_layer=nn.BatchNorm, norm_kwargs=None, **kwargs
-    ):
-        super().__init__(**kwargs)
-        norm = {"norm_layer": norm_layer, "norm_kwargs": norm_kwargs}
-        with self.name_scope():
-            self.local_att = channel_context(channels, reduction, **norm)
-            self.global_att = channel_context(channels, reduction, pool=True, **norm)
+    def __init__(self, channels=64, reduction=4, **kwargs):
+        super().__init__(channels, **kwargs)
+        self.local_att = self.context(reduction)
+        self.global_att = self.context(reduction, pool=True)
 
     def hybrid_forward(self, F, x):
-        weight = F.sigmoid(F.broadcast_add(self.local_att(x), self.global_att(x)))
-        return F.broadcast_mul(x, weight)
+        return x * self.joint_weight(F, self.local_att(x), self.global_att(x))

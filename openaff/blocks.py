@@ -1,9 +1,54 @@
-"""Residual blocks with one slot, ``attention``, for the fusion of branch and skip connection."""
+"""Residual blocks with one slot, ``attention``, for the fusion of branch and skip connection.
+
+Every block takes its normalisation as ``norm``, a callable ``norm(in_channels=C, **more)``, and its
+fusion as a callable ``fusion(channels)``, which it calls once.
+"""
 
 from mxnet.gluon import nn
 
+from .attention import GlobalPool
 
-def shortcut(channels, in_channels, stride, avg_down=True):
+
+def conv3x3(channels, in_channels, stride=1, groups=1, dilation=1):
+    """A 3x3 convolution without bias that keeps height and width at stride 1."""
+    return nn.Conv2D(
+        channels,
+        kernel_size=3,
+        strides=stride,
+        padding=dilation,
+        dilation=dilation,
+        groups=groups,
+        use_bias=False,
+        in_channels=in_channels,
+    )
+
+
+def conv1x1(channels, in_channels, stride=1):
+    """A 1x1 convolution without bias."""
+    return nn.Conv2D(
+        channels, kernel_size=1, strides=stride, use_bias=False, in_channels=in_channels
+    )
+
+
+def last_norm(norm, channels, last_gamma):
+    """The branch's last normalisation; ``last_gamma`` starts its gamma, and so the branch, at 0."""
+    return norm(in_channels=channels, gamma_initializer="zeros" if last_gamma else "ones")
+
+
+def add_deep_stem(body, channels, hidden, norm, stride=1):
+    """Append three 3x3 convolutions (hidden, hidden, channels), norm and ReLU between them."""
+    body.add(
+        conv3x3(hidden, 3, stride),
+        norm(in_channels=hidden),
+        nn.Activation("relu"),
+        conv3x3(hidden, hidden),
+        norm(in_channels=hidden),
+        nn.Activation("relu"),
+        conv3x3(channels, hidden),
+    )
+
+
+def shortcut(channels, in_channels, stride, avg_down=True, norm=None):
     """The skip connection where the shape changes: average pooling, then a 1x1 convolution.
 
     Parameters
@@ -14,25 +59,35 @@ def shortcut(channels, in_channels, stride, avg_down=True):
         Stride of the pooling, or of the convolution where ``avg_down`` is false.
     avg_down : bool
         False: the strided 1x1 convolution of the 2020-09 networks.
+    norm : callable, optional
+        A normalisation after the convolution.
 
     Returns
     -------
     nn.HybridSequential
         (N, in_channels, H, W) -> (N, channels, ceil(H / stride), ceil(W / stride)).
     """
-    body = nn.HybridSequential()
+    body = nn.HybridSequential(prefix="downsample_")
     with body.name_scope():
         if avg_down:
             # ONNX knows ceil mode only with the padding left out of the mean.
             body.add(nn.AvgPool2D(stride, strides=stride, ceil_mode=True, count_include_pad=False))
+        body.add(conv1x1(channels, in_channels, 1 if avg_down else stride))
+        if norm is not None:
+            body.add(norm(in_channels=channels))
+    return body
+
+
+def squeeze_excite(channels, reduction=16):
+    """Channel gates (Hu et al., CVPR 2018): (N, C, H, W) -> (N, C, 1, 1) in 0..1."""
+    body = nn.HybridSequential(prefix="se_")
+    with body.name_scope():
         body.add(
-            nn.Conv2D(
-                channels,
-                kernel_size=1,
-                strides=1 if avg_down else stride,
-                use_bias=False,
-                in_channels=in_channels,
-            )
+            GlobalPool(),
+            nn.Conv2D(channels // reduction, kernel_size=1, in_channels=channels),
+            nn.Activation("relu"),
+            nn.Conv2D(channels, kernel_size=1, in_channels=channels // reduction),
+            nn.Activation("sigmoid"),
         )
     return body
 
@@ -48,16 +103,24 @@ class PreActBlock(nn.HybridBlock):
         Output and input channels.
     stride : int
         Stride of the first 3x3 convolution and of the shortcut.
-    fusion : callable
-        ``f(channels) -> HybridBlock``, called once.
+    fusion, norm : callable
+        See the module.
     avg_down : bool
         See :func:`shortcut`.
-    norm : callable
-        ``norm(in_channels=C) -> HybridBlock``, the normalisation.
+    last_gamma : bool
+        Start the branch at 0: its last batch norm, and so its last convolution, gives 0.
     """
 
     def __init__(
-        self, channels, in_channels, stride, fusion, avg_down=True, norm=nn.BatchNorm, **kwargs
+        self,
+        channels,
+        in_channels,
+        stride,
+        fusion,
+        norm=nn.BatchNorm,
+        avg_down=True,
+        last_gamma=False,
+        **kwargs,
     ):
         super().__init__(**kwargs)
         with self.name_scope():
@@ -67,7 +130,7 @@ class PreActBlock(nn.HybridBlock):
                     norm(in_channels=in_channels),
                     nn.Activation("relu"),
                     conv3x3(channels, in_channels, stride),
-                    norm(in_channels=channels),
+                    last_norm(norm, channels, last_gamma),
                     nn.Activation("relu"),
                     conv3x3(channels, channels),
                 )
@@ -81,14 +144,133 @@ class PreActBlock(nn.HybridBlock):
         return self.attention(self.resfwd(x), residual)
 
 
-def conv3x3(channels, in_channels, stride=1, groups=1):
-    """A 3x3 convolution, padded by 1, without bias."""
-    return nn.Conv2D(
-        channels,
-        kernel_size=3,
-        strides=stride,
-        padding=1,
-        groups=groups,
-        use_bias=False,
-        in_channels=in_channels,
-    )
+class _PostActBlock(nn.HybridBlock):
+    """What the bottlenecks share: gates, shortcut and fusion around the branch, then a ReLU."""
+
+    def _add_rest(self, channels, fusion, downsample, use_se):
+        self.se = squeeze_excite(channels) if use_se else None
+        self.downsample = downsample
+        self.attention = fusion(channels)
+
+    def hybrid_forward(self, F, x):
+        residual = x if self.downsample is None else self.downsample(x)
+        branch = self._branch(F, x)
+        if self.se is not None:
+            branch = F.broadcast_mul(branch, self.se(branch))
+        return F.relu(self.attention(branch, residual))
+
+
+class Bottleneck(_PostActBlock):
+    """ResNet v1b bottleneck (stride on the 3x3 convolution) whose sum is a fusion.
+
+    (N, in_channels, H, W) -> (N, 4 * planes, ceil(H / stride), ceil(W / stride)).
+
+    Parameters
+    ----------
+    planes : int
+        Channels of the 3x3 convolution, a fourth of the output's.
+    in_channels : int
+        Input channels.
+    stride, dilation : int
+        Of the 3x3 convolution; the shortcut has the stride too.
+    downsample : HybridBlock or None
+        The shortcut.
+    fusion, norm : callable
+        See the module.
+    last_gamma : bool
+        Start the branch at 0.
+    use_se : bool
+        Squeeze-and-excitation on the branch.
+    """
+
+    def __init__(
+        self,
+        planes,
+        in_channels,
+        stride,
+        downsample,
+        fusion,
+        norm=nn.BatchNorm,
+        dilation=1,
+        last_gamma=False,
+        use_se=False,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        channels = 4 * planes
+        with self.name_scope():
+            self.conv1 = conv1x1(planes, in_channels)
+            self.bn1 = norm(in_channels=planes)
+            self.conv2 = conv3x3(planes, planes, stride, dilation=dilation)
+            self.bn2 = norm(in_channels=planes)
+            self.conv3 = conv1x1(channels, planes)
+            self.bn3 = last_norm(norm, channels, last_gamma)
+            self._add_rest(channels, fusion, downsample, use_se)
+
+    def _branch(self, F, x):
+        x = F.relu(self.bn1(self.conv1(x)))
+        x = F.relu(self.bn2(self.conv2(x)))
+        return self.bn3(self.conv3(x))
+
+
+class ResNeXtBlock(_PostActBlock):
+    """ResNeXt bottleneck (Xie et al., CVPR 2017) whose sum is a fusion.
+
+    (N, in_channels, H, W) -> (N, 4 * planes, ceil(H / stride), ceil(W / stride)).
+
+    Parameters
+    ----------
+    planes : int
+        Base channels C, a fourth of the output's.
+    in_channels : int
+        Input channels.
+    stride : int
+        Of the grouped 3x3 convolution and of the shortcut.
+    downsample : HybridBlock or None
+        The shortcut.
+    fusion, norm : callable
+        See the module.
+    cardinality : int
+        Groups.
+    bottleneck_width : int
+        Channels a group where C is 64, in proportion elsewhere.
+    last_gamma : bool
+        Start the branch at 0.
+    use_se : bool
+        Squeeze-and-excitation on the branch.
+    """
+
+    def __init__(
+        self,
+        planes,
+        in_channels,
+        stride,
+        downsample,
+        fusion,
+        norm=nn.BatchNorm,
+        cardinality=32,
+        bottleneck_width=4,
+        last_gamma=True,
+        use_se=False,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        width = cardinality * (planes * bottleneck_width // 64)
+        channels = 4 * planes
+        with self.name_scope():
+            self.body = nn.HybridSequential(prefix="body_")
+            with self.body.name_scope():
+                self.body.add(
+                    conv1x1(width, in_channels),
+                    norm(in_channels=width),
+                    nn.Activation("relu"),
+                    conv3x3(width, width, stride, groups=cardinality),
+                    norm(in_channels=width),
+                    nn.Activation("relu"),
+                    conv1x1(channels, width),
+                    last_norm(norm, channels, last_gamma),
+                )
+            self._add_rest(channels, fusion, downsample, use_se)
+
+    def _branch(self, F, x):
+        return self.body(x)

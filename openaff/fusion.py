@@ -13,15 +13,15 @@ import inspect
 
 from mxnet.gluon import nn
 
-from .attention import channel_context
+from .attention import ContextBlock, sigmoid
 from .errors import UserError, positive_int
 from .registry import Registry
 
 FUSIONS = Registry("fusion")
 
 
-class Fusion(nn.HybridBlock):
-    """What all fusion blocks share: the inputs' checks and the contexts' construction.
+class Fusion(ContextBlock):
+    """What all fusion blocks share: the inputs' checks.
 
     Parameters
     ----------
@@ -38,15 +38,6 @@ class Fusion(nn.HybridBlock):
         When built: channels that the reduction does not divide.  When called on arrays: one input
         only, inputs of different shapes, or channels other than C.
     """
-
-    def __init__(self, channels=64, norm_layer=nn.BatchNorm, norm_kwargs=None, **kwargs):
-        super().__init__(**kwargs)
-        self._channels = channels
-        self._norm = {"norm_layer": norm_layer, "norm_kwargs": norm_kwargs}
-
-    def _context(self, reduction=None, pool=False, **options):
-        with self.name_scope():
-            return channel_context(self._channels, reduction, pool, **self._norm, **options)
 
     def forward(self, x, residual=None):
         name = type(self).__name__
@@ -69,7 +60,7 @@ class Fusion(nn.HybridBlock):
 
 def weighted_mean(F, x, residual, weight):
     """``x * weight + residual * (1 - weight)``, written with one product."""
-    return F.broadcast_mul(x - residual, weight) + residual
+    return residual + F.broadcast_mul(x - residual, weight)
 
 
 def weighted_sum(F, x, residual, weight):
@@ -78,11 +69,6 @@ def weighted_sum(F, x, residual, weight):
     The paper's equation 4 has no factor 2; the trained networks do.
     """
     return 2 * weighted_mean(F, x, residual, weight)
-
-
-def joint_weight(F, one, other):
-    """``s(one + other)`` for two contexts, of which the second may be (N, C, 1, 1)."""
-    return F.sigmoid(F.broadcast_add(one, other))
 
 
 @FUSIONS.register("add", "DirectAddFuse")
@@ -122,11 +108,11 @@ class _SingleLayerFuse(Fusion):
 
     def __init__(self, channels=64, **kwargs):
         super().__init__(channels, **kwargs)
-        self.local_att = self._context()
-        self.global_att = self._context(pool=True)
+        self.local_att = self.context()
+        self.global_att = self.context(pool=True)
 
     def _weight(self, F, u):
-        return joint_weight(F, self.local_att(u), self.global_att(u))
+        return self.joint_weight(F, self.local_att(u), self.global_att(u))
 
 
 @FUSIONS.register("resgloblocacha", "ResGlobLocaChaFuse")
@@ -180,12 +166,16 @@ class _TwoContextFuse(Fusion):
 
     def __init__(self, channels=64, reduction=4, **kwargs):
         super().__init__(channels, **kwargs)
-        self.local_att = self._context(reduction, pool=self._pooled[0])
-        self.global_att = self._context(reduction, pool=self._pooled[1])
+        self.local_att = self.context(reduction, pool=self._pooled[0])
+        self.global_att = self.context(reduction, pool=self._pooled[1])
 
     def hybrid_forward(self, F, x, residual):
         total = x + residual
-        weight = joint_weight(F, self.local_att(total), self.global_att(total))
+        one, other = self.local_att(total), self.global_att(total)
+        if self._pooled == (False, True):
+            weight = self.joint_weight(F, one, other)
+        else:  # of one shape
+            weight = sigmoid(F, one + other)
         return weighted_sum(F, x, residual, weight)
 
 
@@ -236,16 +226,16 @@ class ResGlobLocaforGlobLocaChaFuse(Fusion):
 
     def __init__(self, channels=64, reduction=4, **kwargs):
         super().__init__(channels, **kwargs)
-        self.local_att = self._context(reduction)
-        self.global_att = self._context(reduction, pool=True)
-        self.local_att2 = self._context(reduction)
-        self.global_att2 = self._context(reduction, pool=True)
+        self.local_att = self.context(reduction)
+        self.global_att = self.context(reduction, pool=True)
+        self.local_att2 = self.context(reduction)
+        self.global_att2 = self.context(reduction, pool=True)
 
     def hybrid_forward(self, F, x, residual):
         total = x + residual
-        weight = joint_weight(F, self.local_att(total), self.global_att(total))
+        weight = self.joint_weight(F, self.local_att(total), self.global_att(total))
         initial = weighted_mean(F, x, residual, weight)
-        weight = joint_weight(F, self.local_att2(initial), self.global_att2(initial))
+        weight = self.joint_weight(F, self.local_att2(initial), self.global_att2(initial))
         return weighted_mean(F, x, residual, weight)
 
 
@@ -253,8 +243,8 @@ class _TwoRoundFuse(Fusion):
     """Twice the same with one context: w = s(context(u)), u = 2·x·w + 2·res·(1 - w)."""
 
     def _rounds(self, F, x, residual, first, second):
-        fused = weighted_sum(F, x, residual, F.sigmoid(first(x + residual)))
-        return weighted_sum(F, x, residual, F.sigmoid(second(fused)))
+        fused = weighted_sum(F, x, residual, sigmoid(F, first(x + residual)))
+        return weighted_sum(F, x, residual, sigmoid(F, second(fused)))
 
 
 @FUSIONS.register("globforglob", "ResGlobforGlobChaFuse")
@@ -263,8 +253,8 @@ class ResGlobforGlobChaFuse(_TwoRoundFuse):
 
     def __init__(self, channels=64, **kwargs):
         super().__init__(channels, **kwargs)
-        self.global_att = self._context(pool=True)
-        self.global_att2 = self._context(pool=True)
+        self.global_att = self.context(pool=True)
+        self.global_att2 = self.context(pool=True)
 
     def hybrid_forward(self, F, x, residual):
         return self._rounds(F, x, residual, self.global_att, self.global_att2)
@@ -276,8 +266,8 @@ class ResLocaforLocaChaFuse(_TwoRoundFuse):
 
     def __init__(self, channels=64, **kwargs):
         super().__init__(channels, **kwargs)
-        self.local_att = self._context()
-        self.local_att2 = self._context()
+        self.local_att = self.context()
+        self.local_att2 = self.context()
 
     def hybrid_forward(self, F, x, residual):
         return self._rounds(F, x, residual, self.local_att, self.local_att2)
@@ -293,7 +283,7 @@ class _OneContextFuse(Fusion):
 
     def __init__(self, channels=64, **kwargs):
         super().__init__(channels, **kwargs)
-        self.attention = self._context(1, pool=self._pooled, sigmoid=True)
+        self.attention = self.context(1, pool=self._pooled, sigmoid=True)
 
     def hybrid_forward(self, F, x, residual):
         return weighted_sum(F, x, residual, self.attention(x + residual))
@@ -317,7 +307,7 @@ class SEFuse(Fusion):
 
     def __init__(self, channels=64, reduction=4, **kwargs):
         super().__init__(channels, **kwargs)
-        self.global_att = self._context(reduction, pool=True, sigmoid=True)
+        self.global_att = self.context(reduction, pool=True, sigmoid=True)
 
     def hybrid_forward(self, F, x, residual):
         return residual + F.broadcast_mul(x, self.global_att(x))
@@ -329,7 +319,7 @@ class GAUFuse(Fusion):
 
     def __init__(self, channels=64, **kwargs):
         super().__init__(channels, **kwargs)
-        self.global_att = self._context(pool=True, sigmoid=True)
+        self.global_att = self.context(pool=True, sigmoid=True)
 
     def hybrid_forward(self, F, x, residual):
         return F.broadcast_mul(residual, self.global_att(x)) + x
@@ -344,12 +334,12 @@ class SKFuse(Fusion):
 
     def __init__(self, channels=64, **kwargs):
         super().__init__(channels, **kwargs)
-        self.global_att = self._context(4, pool=True, out_channels=2 * channels)
+        self.global_att = self.context(4, pool=True, out_channels=2 * channels)
 
     def hybrid_forward(self, F, x, residual):
         first, second = F.split(self.global_att(x + residual), num_outputs=2, axis=1)
         # The softmax of two values is the sigmoid of their difference.
-        return weighted_sum(F, x, residual, F.sigmoid(first - second))
+        return weighted_sum(F, x, residual, sigmoid(F, first - second))
 
 
 AFF = ASKCFuse

@@ -6,7 +6,9 @@ from mxnet.gluon import nn
 
 import openaff
 from openaff import AFF, IAFF, ConcatFuse, DirectAddFuse, UserError
+from openaff.attention import plain_graph
 from openaff.fusion import FUSIONS, Fusion, fusion_by_stage, fusion_factory
+from openaff.literal import literal
 
 ALL = [FUSIONS[key] for key in FUSIONS]
 ARTICLE = ["ResGlobLocaChaFuse", "AXYforXplusYAddFuse", "AXYforXYAddFuse"]
@@ -103,6 +105,64 @@ def test_gradients_equal_finite_differences(fusion, hybrid):
         ends.append(loss().asscalar())
     # GlobalPool computes in float32 inside, hence no closer.
     assert (ends[0] - ends[1]) / (2 * step) == pytest.approx(slope, rel=2e-2, abs=1e-3)
+
+
+def literal_twin(fusion):
+    key = next(key for key in FUSIONS if FUSIONS[key] is fusion)
+    twin = literal(key)
+    return filled(twin() if fusion is DirectAddFuse else twin(8))
+
+
+@each
+def test_values_and_gradients_equal_the_printed_equations(fusion):
+    results = []
+    for block in (build(fusion), literal_twin(fusion)):
+        block.hybridize()
+        x, residual = input_value(SHAPE, 0), input_value(SHAPE, 1)
+        x.attach_grad()
+        residual.attach_grad()
+        with mx.autograd.record():
+            output = block(x, residual)
+        output.backward(input_value(SHAPE, 2))
+        params = structural_params(block)
+        gradients = {n: p.grad().asnumpy() for n, p in params.items() if p.grad_req != "null"}
+        results.append((output, x.grad, residual.grad, gradients))
+    ours, printed = results
+    for actual, expected in zip(ours[:3], printed[:3]):
+        assert_close(actual, expected)
+    scale = max([1e-3] + [np.abs(values).max() for values in printed[3].values()])
+    for name, values in printed[3].items():
+        assert np.abs(ours[3][name] - values).max() <= 1e-4 * scale, name
+
+
+@each
+def test_inference_equals_the_printed_equation_on_odd_sizes(fusion):
+    block, twin = build(fusion), literal_twin(fusion)
+    for shape in ((1, 8, 1, 1), (3, 8, 7, 2), (2, 8, 16, 16)):
+        inputs = input_value(shape, 3), input_value(shape, 4)
+        assert_close(block(*inputs), twin(*inputs))
+
+
+@each
+def test_float16_is_float16_throughout(fusion):
+    """MXNet has no float16 convolution on a CPU: what can be tested here is the graph's types."""
+    block = build(fusion)
+    block.cast("float16")
+    symbol = block(*[mx.sym.var(name, dtype="float16") for name in ("x", "residual")])
+    assert symbol.infer_type(x="float16", residual="float16")[1] == [np.float16]
+    assert "gemm" not in symbol.tojson(), "linear algebra has no float16"
+
+
+@each
+def test_plain_graph_is_the_same_function_without_gemm(fusion):
+    block = build(fusion)
+    inputs = input_value(SHAPE, 0), input_value(SHAPE, 1)
+    names = [mx.sym.var("x"), mx.sym.var("residual")]
+    with plain_graph():
+        symbol = block(*names)
+    assert "gemm" not in symbol.tojson()
+    rebuilt = mx.gluon.SymbolBlock(symbol, names, params=block.collect_params())
+    assert_close(rebuilt(*inputs), block(*inputs))
 
 
 @each

@@ -6,19 +6,59 @@ from mxnet.gluon import nn
 
 from openaff import UserError, create_model, list_models
 from openaff.fusion import FUSIONS
+from openaff.literal import literal
 
 PUBLISHED = {
     "add_resnet8_c1_cifar100": ("add_cifar_resnet8", {"width_multiplier": 1}),
     "aff_resnet8_c1_cifar100": ("aff_cifar_resnet8", {"width_multiplier": 1}),
     "aff_resnet32_cifar100": ("aff_cifar_resnet32", {}),
+    "aff_resnext38_32x4d_cifar100": ("aff_cifar_resnext38_32x4d", {}),
+    "aff_resnext47_32x4d_cifar100": ("aff_cifar_resnext47_32x4d", {}),
+    "aff_resnet50_imagenet": ("aff_resnet50", {}),
+    "aff_resnext50_32x4d_imagenet": ("aff_resnext50_32x4d", {}),
+    "iaff_resnet50_imagenet": ("iaff_resnet50", {}),
+    "iaff_resnext50_32x4d_imagenet": ("iaff_resnext50_32x4d", {}),
 }
 published = pytest.mark.parametrize("name", PUBLISHED)
 TINY = {"width_multiplier": 1, "num_classes": 7}
+# One small member of each family, with an input that keeps its maps a few pixels large.
+FAMILIES = {
+    "cifar_resnet8": (TINY, (2, 3, 33, 30)),
+    "cifar_resnext11_32x4d": ({"num_classes": 7}, (2, 3, 17, 14)),
+    "resnet50": ({"num_classes": 7}, (2, 3, 65, 70)),
+    "resnext50_32x4d": ({"num_classes": 7}, (2, 3, 65, 70)),
+}
+family = pytest.mark.parametrize("backbone", FAMILIES)
 
 
 def build(name):
     model, options = PUBLISHED[name]
     return create_model(model, **options)
+
+
+def initialized(*args, **options):
+    mx.random.seed(0)
+    np.random.seed(0)
+    net = create_model(*args, **options)
+    net.initialize(mx.init.Xavier())
+    return net
+
+
+def assert_every_parameter_gets_a_gradient(net, x):
+    with mx.autograd.record():
+        loss = (net(x) ** 2).sum()
+    loss.backward()
+    for name, param in structural_params(net).items():
+        # A bias before a batch norm has no effect in training.
+        dead = name.endswith("bias") and "attention" in name
+        if param.grad_req != "null" and not dead:
+            assert np.abs(param.grad().asnumpy()).max() > 0, name
+
+
+def golden_logits(name, net):
+    expected = golden(name)
+    logits = net(input_value(expected["input_shape"], expected["input_seed"]))
+    return logits[:, : expected["logits_shown"]].asnumpy(), np.array(expected["logits"])
 
 
 @published
@@ -30,42 +70,171 @@ def test_names_and_shapes_are_the_published_ones(name):
 @pytest.mark.parametrize("name", ["add_resnet8_c1_cifar100", "aff_resnet8_c1_cifar100"])
 @pytest.mark.parametrize("hybrid", [False, True], ids=["imperative", "hybridised"])
 def test_golden_logits(name, hybrid):
-    expected = golden(name)
     net = filled(build(name))
     if hybrid:
         net.hybridize()
-    logits = net(input_value(expected["input_shape"], expected["input_seed"]))
-    assert_close(logits[:, : expected["logits_shown"]], expected["logits"], 1e-4)
+    assert_close(*golden_logits(name, net), 1e-4)
 
 
-def test_golden_logits_of_the_ill_conditioned_network():
-    """AFF-ResNet-32 under the rule's values saturates every sigmoid: changing its input by one part
-    in 10 million changes the logits by 14%, and float64 lies 11% away.  So the golden logits can be
-    met in direction only; names, shapes and the small networks' logits pin the rest.
+@pytest.mark.parametrize("name", list(PUBLISHED)[2:])
+def test_golden_logits_of_ill_conditioned_networks(name):
+    """Deep networks under the rule's values amplify rounding: the fusions' sigmoids saturate, and
+    one part in a million of the input moves the logits by 7 to 17% of their largest, which float64
+    does as well.  The golden logits, from another processor, can be met no closer.  Networks with
+    one thing wrong (no ReLU after the fusion, its inputs swapped, max for average pooling in the
+    shortcut) are 53% or more away.
     """
-    expected = golden("aff_resnet32_cifar100")
-    net = filled(build("aff_resnet32_cifar100"))
-    logits = net(input_value(expected["input_shape"], expected["input_seed"])).asnumpy()
-    for actual, wanted in zip(logits, expected["logits"]):
-        assert np.corrcoef(actual, wanted)[0, 1] > 0.95
+    actual, expected = golden_logits(name, filled(build(name)))
+    assert_close(actual, expected, 0.25)
 
 
-@pytest.mark.parametrize("key", list(FUSIONS))
-def test_every_fusion_in_the_backbone(key):
-    net = create_model(key + "_cifar_resnet8", **TINY)
-    net.initialize(mx.init.Xavier())
-    x = input_value((2, 3, 33, 30))  # odd sizes too
+@family
+@pytest.mark.parametrize("key", ["aff", "iaff"])
+def test_networks_equal_their_literal_form(backbone, key):
+    """Well-conditioned values: the initialisation's, and statistics of a first batch."""
+    options, shape = FAMILIES[backbone]
+    options = dict(options, first_fused_stage=1)
+    net = initialized(backbone, fusion=key, **options)
+    x = input_value(shape)
     with mx.autograd.record():
-        loss = (net(x) ** 2).sum()
-    loss.backward()
+        net(x)  # moves the running statistics
+    oracle = create_model(backbone, fusion=literal(key), **options)
+    oracle.initialize()
+    params = structural_params(oracle)
+    assert params.keys() == structural_params(net).keys()
     for name, param in structural_params(net).items():
-        # A bias before a batch norm has no effect in training.
-        if param.grad_req != "null" and not (name.endswith("bias") and "attention" in name):
-            assert np.abs(param.grad().asnumpy()).max() > 0, name
+        params[name].set_data(param.data())
+    assert_close(net(x), oracle(x))
+
+
+@family
+@pytest.mark.parametrize("key", list(FUSIONS))
+def test_every_fusion_in_every_backbone(backbone, key):
+    options, shape = FAMILIES[backbone]
+    net = initialized(f"{key}_{backbone}", last_gamma=False, **options)
+    x = input_value(shape)
+    assert_every_parameter_gets_a_gradient(net, x)
     imperative = net(x)
     assert imperative.shape == (2, 7)
     net.hybridize()
     assert_close(net(x), imperative)
+
+
+@family
+def test_last_gamma_starts_every_branch_at_zero(backbone):
+    """With it, every block of the plain network starts as its shortcut alone."""
+    options, shape = FAMILIES[backbone]
+    x = input_value(shape)
+    for last_gamma in (True, False):
+        net = initialized(backbone, last_gamma=last_gamma, **options)
+        blocks = []
+        net.apply(lambda b, blocks=blocks: blocks.append(b) if hasattr(b, "attention") else None)
+        assert blocks
+        zero = []
+        for block in blocks:
+            block.attention.register_forward_hook(
+                lambda _, inputs, __, zero=zero: zero.append(not inputs[0].asnumpy().any())
+            )
+        net(x)
+        assert zero == [last_gamma] * len(blocks)
+
+
+@pytest.mark.parametrize("backbone", list(FAMILIES)[1:])
+def test_squeeze_excitation_gets_gradients(backbone):
+    options, shape = FAMILIES[backbone]
+    net = initialized(f"aff_{backbone}", last_gamma=False, use_se=True, **options)
+    assert any(".se." in name for name in structural_params(net))
+    assert_every_parameter_gets_a_gradient(net, input_value(shape))
+
+
+@family
+def test_features_only_gives_all_stage_outputs(backbone):
+    options, shape = FAMILIES[backbone]
+    net = initialized(f"aff_{backbone}", features_only=True, **options)
+    x = input_value(shape)
+    outputs = net(x)
+    sizes = [max(output.shape[2:]) for output in outputs]
+    assert sizes == sorted(sizes, reverse=True) and len(set(sizes)) == len(sizes) >= 3
+    assert all(b.shape[1] == 2 * a.shape[1] for a, b in zip(outputs, outputs[1:]))
+    net.hybridize()
+    for imperative, hybrid in zip(outputs, net(x)):
+        assert_close(hybrid, imperative)
+    assert not any(name.startswith(("output", "fc")) for name in structural_params(net))
+
+
+@family
+def test_norm_layer_and_kwargs_reach_every_norm(backbone):
+    options, shape = FAMILIES[backbone]
+
+    class Own(nn.BatchNorm):
+        pass
+
+    net = initialized(f"aff_{backbone}", norm_layer=Own, norm_kwargs={"epsilon": 0.5}, **options)
+    norms = []
+    net.apply(lambda b: norms.append(b) if isinstance(b, nn.BatchNorm) else None)
+    assert len(norms) > 10
+    assert all(type(norm) is Own and norm._kwargs["eps"] == 0.5 for norm in norms)
+    assert net(input_value(shape)).shape == (2, 7)
+
+
+def test_dilated_resnet_has_output_stride_8():
+    options = {"features_only": True, "dilated": True}
+    outputs = initialized("aff_resnet50", **options)(input_value((1, 3, 64, 64)))
+    assert [output.shape[2] for output in outputs] == [16, 8, 8, 8]
+    dilated = structural_params(create_model("aff_resnet50", dilated=True))
+    plain = structural_params(create_model("aff_resnet50"))
+    assert {k: p.shape for k, p in dilated.items()} == {k: p.shape for k, p in plain.items()}
+
+
+@pytest.mark.parametrize(
+    "name, options, present, absent",
+    [
+        ("aff_resnet50", {"deep_stem": False}, "conv1.weight", "conv1.0"),
+        ("aff_resnet50", {"avg_down": False}, "layer2.0.downsample.0.weight", "layer9"),
+        ("aff_resnet50", {"first_fused_stage": 4}, "layer4.0.attention", "layer3.0.attention"),
+        ("aff_resnet50", {"use_se": True}, "layer1.0.se.1.weight", "layer9"),
+        ("aff_resnext50_32x4d", {"deep_stem": False}, "features.4.0.body", "features.10"),
+        (
+            "aff_resnext50_32x4d",
+            {"avg_down": False},
+            "features.11.0.downsample.0.weight",
+            "features.11.0.downsample.2",
+        ),
+        ("aff_cifar_resnext29_32x4d", {"deep_stem": True}, "features.9.0.body", "features.3.0"),
+        (
+            "aff_cifar_resnext29_32x4d",
+            {"avg_down": False},
+            "features.3.0.downsample.0.weight",
+            "features.3.0.downsample.2",
+        ),
+    ],
+)
+def test_options_of_the_bottleneck_families(name, options, present, absent):
+    names = list(structural_params(create_model(name, **options)))
+    assert any(each.startswith(present) for each in names)
+    assert not any(each.startswith(absent) for each in names)
+
+
+@pytest.mark.parametrize(
+    "name, blocks", [("resnet152", (3, 8, 36, 3)), ("resnext101_32x4d", (3, 4, 23, 3))]
+)
+def test_depths(name, blocks):
+    net = create_model(name)
+    if name.startswith("resnet"):
+        stages = [net.layer1, net.layer2, net.layer3, net.layer4]
+    else:
+        stages = [net.features[index] for index in net._stages]
+    assert tuple(map(len, stages)) == blocks
+
+
+@family
+def test_float16_casts(backbone):
+    """MXNet has no float16 convolution on a CPU: what can be tested here is the graph's types."""
+    options, _ = FAMILIES[backbone]
+    net = initialized(f"aff_{backbone}", **options)
+    net.cast("float16")
+    symbol = net(mx.sym.var("data", dtype="float16"))
+    assert symbol.infer_type(data="float16")[1] == [np.float16]
 
 
 def test_bare_backbone_is_the_plain_sum_and_takes_a_fusion():
@@ -128,6 +297,10 @@ def test_width_reduction_and_deep_stem_shapes():
     [
         ("aff_cifar_resnet9", {}, "no CIFAR ResNet has depth 9: it must be 6b"),
         ("aff_cifar_resnet2", {}, "no CIFAR ResNet has depth 2"),
+        ("aff_cifar_resnext30_32x4d", {}, "no CIFAR ResNeXt has depth 30: it must be 9b"),
+        ("aff_resnet18", {}, r"no ResNet has depth 18: it is one of \[50, 101, 152\]"),
+        ("aff_resnext18_32x4d", {}, "no ResNeXt has depth 18"),
+        ("aff_resnet50", {"first_fused_stage": 6}, "must be 1 to 5 for 4 stages"),
         ("aff_cifar_resnt32", {}, "unknown model 'aff_cifar_resnt32'; did you mean"),
         ("af_cifar_resnet32", {}, "unknown model 'af_cifar_resnet32'; did you mean"),
         ("aff_cifar_resnet8", {"fusion": "iaff"}, "has a fusion already"),

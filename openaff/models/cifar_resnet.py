@@ -4,21 +4,19 @@ Identity Mappings in Deep Residual Networks (He et al., ECCV 2016), https://arxi
 with fusion: Attentional Feature Fusion (Dai et al., WACV 2021), section 4.
 """
 
-from functools import partial
-
 from mxnet.gluon import nn
 
-from ..blocks import PreActBlock, conv3x3
+from ..blocks import PreActBlock, add_deep_stem, conv3x3
 from ..errors import UserError, positive_int
-from ..fusion import fusion_by_stage, fusion_factory
 from .factory import register_backbone
+from .stages import StagedNet, make_stage, norm_and_fusion
 
 # Depths that list_models shows; the formula takes any 6b + 2.
 DEPTHS = (8, 14, 20, 26, 32, 44, 56, 110)
 
 
 @register_backbone(r"cifar_resnet(\d+)", examples=[f"cifar_resnet{depth}" for depth in DEPTHS])
-class CIFARResNet(nn.HybridBlock):
+class CIFARResNet(StagedNet):
     """Three stages of b pre-activation blocks with 16m, 32m and 64m channels.
 
     Parameters
@@ -40,6 +38,10 @@ class CIFARResNet(nn.HybridBlock):
     avg_down : bool
         Average pooling before the shortcut's 1x1 convolution; false: a strided convolution, as
         the 2020-09 networks have.
+    last_gamma : bool
+        Start every block's branch at 0 (gamma of its last batch norm).
+    features_only : bool
+        Give the list of stage outputs instead of logits; before any final norm and ReLU.
     norm_layer, norm_kwargs
         The normalisation layer and its keyword arguments.
 
@@ -61,6 +63,8 @@ class CIFARResNet(nn.HybridBlock):
         first_fused_stage=1,
         deep_stem=False,
         avg_down=True,
+        last_gamma=False,
+        features_only=False,
         norm_layer=nn.BatchNorm,
         norm_kwargs=None,
         **kwargs,
@@ -73,44 +77,37 @@ class CIFARResNet(nn.HybridBlock):
         blocks = (depth - 2) // 6
         positive_int("width_multiplier", width_multiplier)
         widths = [width * width_multiplier for width in (16, 32, 64)]
-        fusion = fusion_factory(fusion, reduction, norm_layer=norm_layer, norm_kwargs=norm_kwargs)
-        stage_fusion = fusion_by_stage(fusion, first_fused_stage, len(widths))
-        norm = partial(norm_layer, **(norm_kwargs or {}))
+        norm, stage_fusion = norm_and_fusion(
+            fusion, reduction, 4, first_fused_stage, len(widths), norm_layer, norm_kwargs
+        )
         with self.name_scope():
             self.features = nn.HybridSequential(prefix="")
             self.features.add(norm(scale=False, center=False, in_channels=3))
             if deep_stem:
-                for channels, in_channels in ((widths[0] // 2, 3), (widths[0] // 2,) * 2):
-                    self.features.add(
-                        conv3x3(channels, in_channels),
-                        norm(in_channels=channels),
-                        nn.Activation("relu"),
-                    )
-            self.features.add(conv3x3(widths[0], widths[0] // 2 if deep_stem else 3))
+                add_deep_stem(self.features, widths[0], widths[0] // 2, norm)
+            else:
+                self.features.add(conv3x3(widths[0], 3))
             in_channels = widths[0]
             for number, channels in enumerate(widths, start=1):
-                stage = nn.HybridSequential(prefix=f"stage{number}_")
-                with stage.name_scope():
-                    for index in range(blocks):
-                        stage.add(
-                            PreActBlock(
-                                channels,
-                                in_channels,
-                                stride=2 if number > 1 and index == 0 else 1,
-                                fusion=stage_fusion(number),
-                                avg_down=avg_down,
-                                norm=norm,
-                            )
-                        )
-                        in_channels = channels
-                self.features.add(stage)
-            self.features.add(
+
+                def make_block(index, number=number, channels=channels, before=in_channels):
+                    first = index == 0
+                    return PreActBlock(
+                        channels,
+                        before if first else channels,
+                        stride=2 if first and number > 1 else 1,
+                        fusion=stage_fusion(number),
+                        norm=norm,
+                        avg_down=avg_down,
+                        last_gamma=last_gamma,
+                    )
+
+                self.features.add(make_stage(f"stage{number}_", blocks, make_block))
+                in_channels = channels
+            head = [
                 norm(in_channels=in_channels),
                 nn.Activation("relu"),
                 nn.GlobalAvgPool2D(),
                 nn.Flatten(),
-            )
-            self.output = nn.Dense(num_classes, in_units=in_channels)
-
-    def hybrid_forward(self, F, x):
-        return self.output(self.features(x))
+            ]
+            self._finish(len(widths), head, num_classes, in_channels, features_only)

@@ -1,0 +1,204 @@
+"""Speed as ratios taken in one run: the cases take turns, the median of several turns counts."""
+
+import multiprocessing
+import pathlib
+import re
+import time
+
+import mxnet as mx
+import numpy as np
+
+from .config import OptimizerConfig
+from .data.augment import Compose, Normalize, RandomCrop, RandomFlip
+from .data.base import ImageSet
+from .data.loader import BatchLoader
+from .fusion import FUSIONS
+from .literal import literal
+from .models import create_model
+from .training.engine import Engine, initialize
+
+# (fusion, backbone, options, batch size)
+NETWORKS = [
+    ("aff", "cifar_resnet8", {"width_multiplier": 1}, 128),
+    ("iaff", "cifar_resnet8", {"width_multiplier": 1}, 128),
+    ("aff", "cifar_resnet32", {}, 16),
+    ("iaff", "cifar_resnet32", {}, 16),
+]
+
+
+def take_turns(cases, turns):
+    """Median rate of each case, in items a second.
+
+    Parameters
+    ----------
+    cases : dict of str to callable
+        Each does its work when called and returns the number of items done.
+    turns : int
+        Turns after the first, which warms up and does not count.
+    """
+    rates = {name: [] for name in cases}
+    for turn in range(turns + 1):
+        for name, work in cases.items():
+            start = time.perf_counter()
+            items = work()
+            if turn:
+                rates[name].append(items / (time.perf_counter() - start))
+    return {name: float(np.median(each)) for name, each in rates.items()}
+
+
+def _network(fusion, backbone, options):
+    net = create_model(backbone, fusion=fusion, **options)
+    initialize(net, [mx.cpu()])
+    return net
+
+
+def _images(backbone, batch_size):
+    size = 32 if backbone.startswith("cifar_") else 224
+    return mx.nd.random.normal(shape=(batch_size, 3, size, size))
+
+
+def _form(name, key):
+    """A fusion in one of the compared forms: as printed, ours, or the plain sum instead."""
+    return {"literal": literal(key), "ours": FUSIONS[key], "add": FUSIONS["add"]}[name]
+
+
+FORMS = ("literal", "ours", "add")
+
+
+def _training(form, key, backbone, options, batch_size, steps=2):
+    net = _network(_form(form, key), backbone, options)
+    engine = Engine(net, [mx.cpu()], lambda step: 0.01, OptimizerConfig())
+    batch = _images(backbone, batch_size), mx.nd.zeros(batch_size)
+
+    def work():
+        engine.train([batch] * steps, lambda images, loss: None)
+        return steps * batch_size
+
+    return work
+
+
+def _inference(form, key, backbone, options, batch_size, steps=4):
+    net, images = _network(_form(form, key), backbone, options), _images(backbone, batch_size)
+
+    def work():
+        for _ in range(steps):
+            net(images).wait_to_read()
+        return steps * batch_size
+
+    return work
+
+
+def _peak_memory(make, arguments):
+    """MiB at the most, in a process of its own."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(_work_and_measure, (make, arguments))
+
+
+def _work_and_measure(make, arguments):
+    make(*arguments)()
+    # Not getrusage: its maximum is inherited from the parent process.
+    status = pathlib.Path("/proc/self/status").read_text()
+    return int(re.search(r"VmHWM:\s*(\d+) kB", status).group(1)) / 1024
+
+
+def _row(case, unit, rates, **more):
+    ratios = {f"ours/{form}": rates["ours"] / rates[form] for form in ("literal", "add")}
+    return {"case": case, "unit": unit, **rates, **ratios, **more}
+
+
+def _compare_networks(make, turns, memory):
+    rows = []
+    for key, backbone, options, batch_size in NETWORKS:
+        arguments = {form: (form, key, backbone, options, batch_size) for form in FORMS}
+        rates = take_turns({form: make(*each) for form, each in arguments.items()}, turns)
+        peaks = {
+            f"{form} MiB": _peak_memory(make, each) for form, each in arguments.items() if memory
+        }
+        rows.append(_row(f"{key}_{backbone}, batch {batch_size}", "images/s", rates, **peaks))
+    return rows
+
+
+def train(turns=5, memory=True):
+    """Training steps of whole networks, with the peak memory of each form."""
+    return _compare_networks(_training, turns, memory)
+
+
+def infer(turns=5, memory=True):
+    """Inference of whole hybridised networks, with the peak memory of each form."""
+    return _compare_networks(_inference, turns, memory)
+
+
+def _passes(form, key, shape, passes=3):
+    block = _form(form, key)(shape[1])
+    block.initialize()
+    block.hybridize(static_alloc=True)
+    x, residual, gradient = (mx.nd.random.normal(shape=shape) for _ in range(3))
+    x.attach_grad()
+    residual.attach_grad()
+
+    def work():
+        for _ in range(passes):
+            with mx.autograd.record():
+                output = block(x, residual)
+            output.backward(gradient)
+        mx.nd.waitall()
+        return passes
+
+    return work
+
+
+def fusion(turns=5):
+    """Forward and backward passes of single blocks."""
+    return [
+        _row(
+            f"{key}, {'x'.join(map(str, shape))}",
+            "passes/s",
+            take_turns({form: _passes(form, key, shape) for form in FORMS}, turns),
+        )
+        for key in FUSIONS
+        if key != "add"
+        for shape in ((64, 16, 32, 32), (16, 256, 8, 8))
+    ]
+
+
+class PadAndCrop(mx.gluon.nn.Block):
+    """Gluon has no random crop with padding: this is its per-image form, by MXNet's functions."""
+
+    def forward(self, image):
+        padded = mx.image.copyMakeBorder(image, 4, 4, 4, 4)
+        return mx.image.random_crop(padded, (32, 32))[0]
+
+
+def data(turns=5, images=2048, batch_size=128):
+    """CIFAR's crop, flip and normalisation: our loader, and Gluon's with per-image transforms."""
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (images, 32, 32, 3), dtype="uint8")
+    labels = np.zeros(images, "int32")
+    mean, std = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
+    transform = Compose([RandomCrop(4), RandomFlip(), Normalize(mean, std)])
+    ours = BatchLoader(ImageSet(pixels, labels), batch_size, transform, train=True)
+    vision = mx.gluon.data.vision.transforms
+    per_image = vision.Compose(
+        [
+            PadAndCrop(),
+            vision.RandomFlipLeftRight(),
+            vision.ToTensor(),
+            vision.Normalize(mean, std),
+        ]
+    )
+    dataset = mx.gluon.data.ArrayDataset(mx.nd.array(pixels, dtype="uint8"), labels)
+    dataset = dataset.transform_first(per_image)
+
+    def gluon(workers):
+        loader = mx.gluon.data.DataLoader(
+            dataset, batch_size, shuffle=True, last_batch="discard", num_workers=workers
+        )
+        return lambda: sum(len(batch) for batch, _ in loader)
+
+    def our_passes(passes=10):
+        return sum(len(batch) for epoch in range(passes) for batch, _ in ours.epoch(epoch))
+
+    cases = {"gluon": gluon(0), "gluon, 2 workers": gluon(2), "ours": our_passes}
+    rates = take_turns(cases, turns)
+    row = {"case": "crop, flip, normalise", "unit": "images/s", **rates}
+    return [{**row, "ours/gluon": rates["ours"] / rates["gluon"]}]

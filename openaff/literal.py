@@ -1,0 +1,83 @@
+"""The fusions as their equations are printed: the yardstick of benchmarks, the oracle of tests.
+
+Same children, same parameter names; only ``hybrid_forward`` and the pooling are written naively.
+"""
+
+from mxnet.gluon import nn
+
+from .attention import GlobalPool
+from .fusion import FUSIONS
+
+
+def _joint(F, *contexts):
+    return F.sigmoid(F.broadcast_add(*contexts))
+
+
+def _twice(F, x, res, w):
+    return 2 * F.broadcast_mul(x, w) + 2 * F.broadcast_mul(res, 1 - w)
+
+
+def _once(F, x, res, w):
+    return F.broadcast_mul(x, w) + F.broadcast_mul(res, 1 - w)
+
+
+def _both(F, b, u):
+    return _joint(F, b.local_att(u), b.global_att(u))
+
+
+def _iaff(F, b, x, res):
+    i = _once(F, x, res, _both(F, b, x + res))
+    return _once(F, x, res, _joint(F, b.local_att2(i), b.global_att2(i)))
+
+
+def _two_rounds(F, first, second, x, res):
+    i = _twice(F, x, res, F.sigmoid(first(x + res)))
+    return _twice(F, x, res, F.sigmoid(second(i)))
+
+
+def _sk(F, b, x, res):
+    halves = F.reshape(b.global_att(x + res), shape=(0, -4, 2, -1, -2))  # (N, 2, C, 1, 1)
+    weights = F.softmax(halves, axis=1)
+    w_x, w_res = (F.squeeze(half, axis=1) for half in F.split(weights, num_outputs=2, axis=1))
+    return 2 * F.broadcast_mul(x, w_x) + 2 * F.broadcast_mul(res, w_res)
+
+
+# key -> output(F, block, x, res)
+EQUATIONS = {
+    "add": lambda F, b, x, res: x + res,
+    "concat": lambda F, b, x, res: b.fuse(F.concat(x, res, dim=1)),
+    "resgloblocacha": lambda F, b, x, res: _twice(F, x, res, _both(F, b, x + res)),
+    "axyforxplusyadd": lambda F, b, x, res: F.broadcast_mul(res, _both(F, b, x + res)) + x,
+    "axyforxyadd": lambda F, b, x, res: F.broadcast_mul(x + res, _both(F, b, x + res)),
+    "ayforxplusyadd": lambda F, b, x, res: F.broadcast_mul(res, _both(F, b, x)) + x,
+    "xplusayforyadd": lambda F, b, x, res: res + F.broadcast_mul(x, _both(F, b, x)),
+    "aff": lambda F, b, x, res: _twice(F, x, res, _both(F, b, x + res)),
+    "globglob": lambda F, b, x, res: _twice(F, x, res, _both(F, b, x + res)),
+    "localoca": lambda F, b, x, res: _twice(F, x, res, _both(F, b, x + res)),
+    "iaff": _iaff,
+    "globforglob": lambda F, b, x, res: _two_rounds(F, b.global_att, b.global_att2, x, res),
+    "locaforloca": lambda F, b, x, res: _two_rounds(F, b.local_att, b.local_att2, x, res),
+    "glob": lambda F, b, x, res: _twice(F, x, res, b.attention(x + res)),
+    "loca": lambda F, b, x, res: _twice(F, x, res, b.attention(x + res)),
+    "se": lambda F, b, x, res: res + F.broadcast_mul(x, b.global_att(x)),
+    "gau": lambda F, b, x, res: F.broadcast_mul(res, b.global_att(x)) + x,
+    "sk": _sk,
+}
+
+
+def literal(key):
+    """The fusion class of ``key`` with its equation as printed."""
+
+    class Literal(FUSIONS[key]):
+        def context(self, *args, **options):
+            body = super().context(*args, **options)
+            for index, child in list(body._children.items()):
+                if isinstance(child, GlobalPool):
+                    body._children[index] = nn.GlobalAvgPool2D()
+            return body
+
+        def hybrid_forward(self, F, x, residual):
+            return EQUATIONS[key](F, self, x, residual)
+
+    Literal.__name__ = "Literal" + FUSIONS[key].__name__
+    return Literal

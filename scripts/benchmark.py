@@ -1,0 +1,52 @@
+#!/usr/bin/env python
+"""Measure speed as ratios: the compared forms take turns in one run, medians count.
+
+    python scripts/benchmark.py train
+
+fusion  forward and backward passes of single blocks
+train   training steps of whole networks
+infer   inference of whole networks
+data    the input pipeline against Gluon's DataLoader
+
+"literal" is the fusion as its equation is printed, with nn.GlobalAvgPool2D; "add" the plain sum in
+its place.  Run it on a quiet machine.
+"""
+
+import argparse
+import json
+
+from openaff import benchmark, cli
+from openaff.errors import positive_int
+
+KINDS = {
+    "fusion": benchmark.fusion,
+    "train": benchmark.train,
+    "infer": benchmark.infer,
+    "data": benchmark.data,
+}
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("kind", choices=KINDS, help="what to measure")
+    parser.add_argument(
+        "--turns", type=int, default=5, help="turns of each case after a warm-up (%(default)s)"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    args = parser.parse_args()
+    rows = KINDS[args.kind](positive_int("--turns", args.turns))
+    if args.json:
+        print(json.dumps(rows, indent=2))
+        return
+    columns = [key for key in rows[0] if key not in ("case", "unit")]
+    print(f"{rows[0]['unit']:<32}" + "".join(f"{column:>18}" for column in columns))
+    for row in rows:
+        digits = {column: 2 if "/" in column or row[column] < 100 else 0 for column in columns}
+        values = "".join(f"{row[column]:>18.{digits[column]}f}" for column in columns)
+        print(f"{row['case']:<32}" + values)
+
+
+if __name__ == "__main__":
+    cli.run(main)

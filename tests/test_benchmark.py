@@ -1,0 +1,37 @@
+import pytest
+
+from openaff import benchmark
+
+
+def test_take_turns_interleaves_and_leaves_the_warm_up_out(monkeypatch):
+    calls, clock = [], iter(range(100))
+    monkeypatch.setattr(benchmark.time, "perf_counter", lambda: next(clock))
+    cases = {name: lambda name=name: calls.append(name) or 6 for name in "ab"}
+    assert benchmark.take_turns(cases, turns=3) == {"a": 6.0, "b": 6.0}  # 6 items in 1 s
+    assert calls == list("abababab")
+
+
+def test_rows_hold_rates_and_their_ratios(monkeypatch):
+    monkeypatch.setattr(
+        benchmark, "NETWORKS", [("aff", "cifar_resnet8", {"width_multiplier": 1}, 2)]
+    )
+    for kind in (benchmark.train, benchmark.infer):
+        (row,) = kind(turns=1, memory=False)
+        assert row["case"] == "aff_cifar_resnet8, batch 2"
+        assert row["ours/literal"] == pytest.approx(row["ours"] / row["literal"])
+        assert row["ours/add"] == pytest.approx(row["ours"] / row["add"])
+
+
+def test_data_compares_with_gluon():
+    (row,) = benchmark.data(turns=1, images=128, batch_size=64)
+    assert row["ours/gluon"] == pytest.approx(row["ours"] / row["gluon"])
+    assert min(row["gluon"], row["gluon, 2 workers"], row["ours"]) > 0
+
+
+def test_peak_memory_is_the_childs_own():
+    ballast = bytearray(600 << 20)  # MiB that a child must not be charged with
+    peak = benchmark._peak_memory(
+        benchmark._inference, ("add", "aff", "cifar_resnet8", {"width_multiplier": 1}, 2)
+    )
+    assert 50 < peak < 500
+    del ballast
