@@ -2,6 +2,8 @@
 
 import sys
 
+import yaml
+
 from .errors import UserError
 
 
@@ -15,6 +17,22 @@ def run(main):
         sys.exit(_fail(f"error: {error}", 2))
     except KeyboardInterrupt:
         sys.exit(_fail("interrupted", 130))
+
+
+def parse_options(texts):
+    """A network's options from ``key=value`` texts, the values in YAML."""
+    options = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not (key and equals):
+            raise UserError(f"--option {text!r}: write key=value, such as width_multiplier=1")
+        if key == "name":
+            raise UserError(f"--option {text!r}: the network is named already")
+        try:
+            options[key] = yaml.safe_load(value)
+        except (yaml.YAMLError, ValueError):  # ValueError: of a date such as 2020-13-45
+            raise UserError(f"--option {text!r}: the value is not YAML") from None
+    return options
 
 
 def _fail(message, status):

@@ -145,6 +145,9 @@ def _check(config):
     for key, holds, rule in rules:
         if not holds:
             raise UserError(f"{key} {rule}")
+    for key in ("name", "num_classes"):
+        if key in config.model.options:
+            raise UserError(f"model.options.{key}: the model's name and the data set settle it")
     schedule = config.schedule
     if schedule.name == "cosine":
         for key in ("milestones", "factor"):

@@ -7,10 +7,11 @@ import warnings
 import mxnet as mx
 import numpy as np
 
+from .attention import plain_graph
+from .checkpoints import load_model
 from .config import load_config
 from .errors import UserError
 from .files import atomic, write_text
-from .models import create_model
 
 TOLERANCE = 1e-5  # largest difference allowed, relative to the largest output
 
@@ -29,16 +30,12 @@ def load_run(folder, which="best"):
     except OSError:
         raise UserError(f"{folder} is no folder of a finished run: it has no result.json") from None
     config = load_config(folder / "config.yaml")
-    net = create_model(config.model.name, num_classes=result["classes"], **config.model.options)
-    params = folder / (which + ".params")
-    try:
-        net.load_parameters(str(params))
-    except (mx.base.MXNetError, AssertionError, ValueError) as error:
-        raise UserError(
-            f"{params} does not hold the parameters of {config.model.name}: "
-            f"{str(error).strip().splitlines()[0]}"
-        ) from None
-    net.hybridize()
+    net = load_model(
+        config.model.name,
+        folder / (which + ".params"),
+        num_classes=result["classes"],
+        **config.model.options,
+    )
     return net, config, result
 
 
@@ -76,7 +73,8 @@ def export_symbol(net, folder, name, input_shape):
     folder.mkdir(parents=True, exist_ok=True)
     symbol, params = folder / (name + "-symbol.json"), folder / (name + "-0000.params")
     structural = {param.name: key for key, param in net._collect_params_with_prefix().items()}
-    graph = json.loads(net(mx.sym.var("data")).tojson())
+    with plain_graph():
+        graph = json.loads(net(mx.sym.var("data")).tojson())
     for node in graph["nodes"]:
         node["name"] = structural.get(node["name"]) or _without_prefix(node["name"], net.prefix)
     graph["nodes"][graph["heads"][0][0]]["name"] = "logits"

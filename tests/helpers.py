@@ -1,11 +1,14 @@
 """Rule-made parameters and inputs for the golden files in ``tests/data``."""
 
+import dataclasses
 import json
 import pathlib
 import zlib
 
 import mxnet as mx
 import numpy as np
+
+from openaff.data import cifar
 
 DATA = pathlib.Path(__file__).parent / "data"
 
@@ -55,3 +58,20 @@ def assert_close(actual, expected, relative=1e-5):
     expected = expected.reshape(actual.shape)
     limit = relative * max(np.abs(expected).max(), 1e-12)
     assert np.abs(actual - expected).max() <= limit
+
+
+def write_cifar100(folder, monkeypatch, images=40):
+    """CIFAR-100's binary form with ``images`` random images a split, which the reader accepts."""
+    spec = cifar.SPECS["cifar100"]
+    rng = np.random.RandomState(0)
+    folder.mkdir()
+    for (name,) in spec.binary.splits.values():
+        labels = np.stack([rng.permutation(images) % classes for classes in (20, 100)], axis=1)
+        pixels = rng.randint(0, 256, (images, cifar.IMAGE_BYTES))
+        (folder / name).write_bytes(np.hstack([labels, pixels]).astype("uint8").tobytes())
+    for column, classes in (("coarse", 20), ("fine", 100)):
+        names = "".join(f"{column}{index}\n" for index in range(classes))
+        (folder / spec.binary.names[column]).write_text(names)
+    small = dataclasses.replace(spec, images=dict.fromkeys(spec.images, images))
+    monkeypatch.setitem(cifar.SPECS, "cifar100", small)
+    return folder

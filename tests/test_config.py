@@ -55,6 +55,7 @@ def test_to_yaml_reads_back_equal(write, tmp_path):
         (["schedule.name=step", "schedule.milestones=[1,1]"], "must be increasing"),
         (["schedule.name=step", "schedule.milestones=[5]"], "5.0 has no effect in 2 epochs"),
         (["data.labels=fine"], "data.labels has an effect on cifar100 only"),
+        (["model.options.num_classes=3"], "model.options.num_classes: the model's name and"),
         (["data.root=x"], "no effect on the embedded digits"),
         (["epochs"], "'epochs' is no override: write key=value"),
         (["--epochs=3"], "'--epochs=3' is no override"),

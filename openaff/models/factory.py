@@ -107,15 +107,26 @@ def _backbone_names():
 
 
 def _check_options(name, builder, options):
-    known = [
-        parameter.name
+    """Refuse unknown options, and values of another kind than the default's."""
+    known = {
+        parameter.name: parameter.default
         for parameter in inspect.signature(builder).parameters.values()
         if parameter.default is not parameter.empty and parameter.name != "fusion"
-    ]
-    for option in options:
+    }
+    for option, value in options.items():
         if option not in known:
             raise UserError(
                 "{} has no option {!r}{} (its options: {})".format(
                     name, option, suggest(option, known), ", ".join(known)
                 )
             )
+        if isinstance(known[option], bool) and not isinstance(value, bool):
+            raise UserError(f"{option} must be true or false, not {value!r}")
+    norm_layer = options.get("norm_layer", known.get("norm_layer"))
+    norm_kwargs = options.get("norm_kwargs")
+    if not callable(norm_layer):
+        raise UserError(f"norm_layer must be a class of layers, not {norm_layer!r}")
+    try:
+        norm_layer(in_channels=1, **(norm_kwargs or {}))
+    except (TypeError, AssertionError) as error:
+        raise UserError(f"norm_kwargs={norm_kwargs!r}: {error}") from None
