@@ -6,7 +6,8 @@ PYTHON ?= python3
 MXNET ?= cpu
 VENV := .venv
 BIN := $(VENV)/bin
-STAMP := $(VENV)/installed-$(MXNET)
+# Another interpreter or mxnet is another installation.
+STAMP := $(VENV)/installed-$(MXNET)-$(subst /,_,$(PYTHON))
 
 .PHONY: demo test lint clean
 
@@ -29,8 +30,12 @@ $(STAMP): setup.py
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 8) <= sys.version_info[:2] <= (3, 11))' 2>/dev/null \
 	  || { echo "error: '$(PYTHON)' is not Python 3.8 to 3.11 (mxnet needs numpy 1.23, which has no" \
 	  "later wheels): name another one, as in PYTHON=python3.11 make ..." >&2; exit 1; }
+	@case '$(MXNET)' in cpu|cu112|cu117) ;; \
+	  *) echo "error: MXNET=$(MXNET): write cpu, cu112 or cu117" >&2; exit 1;; esac
 	@rm -rf $(VENV)
 	@$(PYTHON) -m venv $(VENV) \
 	  || { echo "error: '$(PYTHON) -m venv' failed: on Debian, apt install python3-venv" >&2; exit 1; }
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[$(MXNET),demo,dev]'
+	@$(BIN)/python -c 'import mxnet' 2>/dev/null || { $(BIN)/python -c 'import mxnet' 2>&1 | tail -1; \
+	  echo "error: mxnet cannot be imported, see the line above" >&2; exit 1; }
 	@touch $@

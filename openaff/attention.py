@@ -124,7 +124,7 @@ class ContextBlock(nn.HybridBlock):
 
     def __init__(self, channels, norm_layer=nn.BatchNorm, norm_kwargs=None, **kwargs):
         super().__init__(**kwargs)
-        self._channels = channels
+        self._channels = channels if channels is None else positive_int("channels", channels)
         self._norm = {"norm_layer": norm_layer, "norm_kwargs": norm_kwargs}
         self._half = False
 

@@ -15,7 +15,7 @@ from .data.loader import BatchLoader
 from .fusion import FUSIONS
 from .literal import literal
 from .models import create_model
-from .training.engine import Engine, initialize
+from .training.engine import Engine, Sums, initialize
 
 # (fusion, backbone, options, batch size)
 NETWORKS = [
@@ -67,11 +67,14 @@ FORMS = ("literal", "ours", "add")
 
 def _training(form, key, backbone, options, batch_size, steps=2):
     net = _network(_form(form, key), backbone, options)
-    engine = Engine(net, [mx.cpu()], lambda step: 0.01, OptimizerConfig())
+    engine = Engine(net, None, [mx.cpu()], lambda step: 0.01, OptimizerConfig())
     batch = _images(backbone, batch_size), mx.nd.zeros(batch_size)
 
     def work():
-        engine.train([batch] * steps, lambda images, loss: None)
+        sums = Sums()
+        for _ in range(steps):
+            engine.train_step(*batch, sums)
+        mx.nd.waitall()
         return steps * batch_size
 
     return work

@@ -40,7 +40,8 @@ def load_parameters(net, path, ctx=None, name=None):
     name = name or type(net).__name__
     arrays = _read(path, name)
     expected = {key: param.shape for key, param in net._collect_params_with_prefix().items()}
-    problem = _other_form(arrays) or _differences(expected, arrays)
+    problem = None if set(expected) & set(arrays) else _other_form(arrays)
+    problem = problem or _differences(expected, arrays)
     if problem:
         raise _refusal(path, name, problem)
     net.load_parameters(str(path), ctx=ctx, cast_dtype=True)

@@ -2,19 +2,26 @@
 
 import sys
 
+import mxnet as mx
 import yaml
 
 from .errors import UserError
+from .training.interrupt import STATUS, Stopped
 
 
 def run(main):
-    """Call ``main()`` and exit: 2 with one line for bad input, 130 for Ctrl-C."""
+    """Call ``main()`` and exit: 2 with one line for bad input, 75 or 130 for a stop on request."""
     try:
         main()
     except UserError as error:
         sys.exit(_fail(f"error: {error}", 2))
     except OSError as error:  # a full disk, a folder that cannot be written
-        sys.exit(_fail(f"error: {error}", 2))
+        sys.exit(_fail(f"error: {error.strerror or error}: {error.filename or ''}".rstrip(": "), 2))
+    except (mx.base.MXNetError, MemoryError) as error:  # such as a network larger than the memory
+        lines = str(error).strip().splitlines() or ["out of memory"]
+        sys.exit(_fail(f"error: {lines[-1]}", 2))
+    except Stopped as stopped:
+        sys.exit(_fail(str(stopped), STATUS))
     except KeyboardInterrupt:
         sys.exit(_fail("interrupted", 130))
 

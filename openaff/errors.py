@@ -1,6 +1,7 @@
 """The one error type for input that its user can mend."""
 
 import difflib
+import numbers
 
 
 class UserError(ValueError):
@@ -18,6 +19,6 @@ def suggest(name, known, count=3):
 
 def positive_int(name, value):
     """``value``, or a :class:`UserError` naming ``name`` where it is no positive integer."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
         raise UserError(f"{name} must be a positive integer, not {value!r}")
-    return value
+    return int(value)

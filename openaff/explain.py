@@ -21,7 +21,8 @@ def fusion_weights(net, images):
     -------
     list of numpy.ndarray
         One array (N, C, h, w) a fusion, float32 in 0..1, in the order of computation: the share
-        of ``x``, the learned branch (h = w = 1 for a global context alone).
+        of ``x``, the learned branch, in fusions that are weighted sums (h = w = 1 for a global
+        context alone); else the weight that the fusion's equation names.
 
     Raises
     ------

@@ -16,7 +16,7 @@ from .files import atomic, write_text
 TOLERANCE = 1e-5  # largest difference allowed, relative to the largest output
 
 
-def load_run(folder, which="best"):
+def load_run(folder):
     """The trained network of a run folder, and the run's configuration and result.
 
     Raises
@@ -27,13 +27,14 @@ def load_run(folder, which="best"):
     folder = pathlib.Path(folder)
     try:
         result = json.loads((folder / "result.json").read_text())
-    except OSError:
-        raise UserError(f"{folder} is no folder of a finished run: it has no result.json") from None
+    except (OSError, ValueError):
+        raise UserError(
+            f"{folder} is no folder of a finished run: it has no result.json, or a damaged one"
+        ) from None
     config = load_config(folder / "config.yaml")
     net = load_model(
         config.model.name,
-        folder / (which + ".params"),
-        num_classes=result["classes"],
+        folder / "best.params",
         **config.model.options,
     )
     return net, config, result

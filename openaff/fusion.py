@@ -369,7 +369,7 @@ def fusion_factory(fusion, reduction=None, default_reduction=4, **norm):
     """
     if isinstance(fusion, str):
         fusion = FUSIONS[fusion]
-    if not callable(fusion):
+    if isinstance(fusion, nn.Block) or not callable(fusion):
         raise UserError(
             f"fusion must be a name or a callable f(channels) -> HybridBlock, not {fusion!r}"
         )

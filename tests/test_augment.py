@@ -3,6 +3,7 @@ import pytest
 
 from openaff.config import DataConfig
 from openaff.data.augment import Normalize, RandomCrop, RandomFlip, training_transform
+from openaff.data.autoaugment import AutoAugment
 from openaff.data.base import Dataset, ImageSet
 
 IMAGES = np.random.RandomState(0).randint(0, 256, (64, 12, 10, 3)).astype("uint8")
@@ -62,3 +63,5 @@ def test_the_config_chooses_the_transforms():
     )
     kinds = [type(step) for step in training_transform(dataset, DataConfig(name="x")).transforms]
     assert kinds == [RandomCrop, RandomFlip, Normalize]
+    policy = DataConfig(name="x", autoaugment="cifar10")
+    assert type(training_transform(dataset, policy).transforms[0]) is AutoAugment

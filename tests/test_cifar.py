@@ -1,6 +1,7 @@
 """Readers of the official files, on small ones of the same form."""
 
 import dataclasses
+import gzip
 import hashlib
 import io
 import pickle
@@ -76,7 +77,9 @@ def write_folder(folder, files):
 
 def archive_bytes(folder, files):
     out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w:gz") as archive:
+    with gzip.GzipFile(fileobj=out, mode="wb", mtime=0) as packed, tarfile.open(
+        fileobj=packed, mode="w"
+    ) as archive:
         for name, content in files.items():
             member = tarfile.TarInfo(f"{folder}/{name}")
             member.size = len(content)
@@ -91,10 +94,15 @@ def small(monkeypatch):
         sums = {
             file: hashlib.md5(content).hexdigest() for file, content in python_files(name).items()
         }
-        layout = dataclasses.replace(spec.python, pickles=sums)
-        monkeypatch.setitem(
-            cifar.SPECS, name, dataclasses.replace(spec, images=COUNTS, python=layout)
-        )
+        forms = {}
+        for form, files in (("binary", binary_files(name)), ("python", python_files(name))):
+            layout = getattr(spec, form)
+            content = archive_bytes(layout.folder, files)
+            forms[form] = dataclasses.replace(layout, md5=hashlib.md5(content).hexdigest())
+        forms["python"] = dataclasses.replace(forms["python"], pickles=sums)
+        classes = {"classes": 10, "coarse": 2, "fine": 5}
+        small = dataclasses.replace(spec, images=COUNTS, classes=classes, **forms)
+        monkeypatch.setitem(cifar.SPECS, name, small)
 
 
 def config(name, root, **options):
@@ -165,11 +173,21 @@ def test_one_file_missing(tmp_path, gone):
         load_dataset(config("cifar100", tmp_path / "d"))
 
 
-def test_label_without_a_name(tmp_path):
+def test_a_label_too_large(tmp_path):
+    files = binary_files("cifar100")
+    files["train.bin"] = b"\0\x09" + files["train.bin"][2:]
+    write_folder(tmp_path / "d", files)
+    with pytest.raises(UserError, match="label 9 in the train split, but cifar100 has 5 classes"):
+        load_dataset(config("cifar100", tmp_path / "d"))
+
+
+def test_a_class_without_a_name(tmp_path):
     files = binary_files("cifar100")
     files["fine_label_names.txt"] = b"one\ntwo\n"
     write_folder(tmp_path / "d", files)
-    with pytest.raises(UserError, match="label 4 in the train split, but only 2 class names"):
+    with pytest.raises(
+        UserError, match="fine_label_names.txt has 2 names, expected 5; get it anew"
+    ):
         load_dataset(config("cifar100", tmp_path / "d"))
 
 
@@ -186,12 +204,19 @@ def test_foreign_pickle_is_never_loaded(tmp_path):
         load_dataset(config("cifar100", tmp_path / "d"))
 
 
-@pytest.mark.parametrize("damage", [lambda b: b[: len(b) // 2], lambda b: b"no archive at all"])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda b: b[: len(b) // 2],
+        lambda b: b"no archive at all",
+        lambda b: b[:2000] + bytes([b[2000] ^ 1]) + b[2001:],
+    ],
+)
 def test_damaged_archive(tmp_path, damage):
     layout = cifar.SPECS["cifar10"].binary
     content = archive_bytes(layout.folder, binary_files("cifar10"))
     (tmp_path / layout.archive).write_bytes(damage(content))
-    with pytest.raises(UserError, match="is the archive whole"):
+    with pytest.raises(UserError, match="and MD5 .*, not the official .*; get it anew"):
         load_dataset(config("cifar10", tmp_path))
 
 

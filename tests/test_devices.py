@@ -21,6 +21,8 @@ def test_other_forms_are_an_error(text):
 def test_impossible_counts():
     with pytest.raises(UserError, match="at least one device"):
         parse_devices("cpu:0")
+    with pytest.raises(UserError, match="at most 64"):
+        parse_devices("cpu:99999999999")
     with pytest.raises(UserError, match="named twice"):
         parse_devices("gpu:1,1")
 

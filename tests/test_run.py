@@ -17,9 +17,11 @@ def test_run_folder_holds_what_was_run_and_what_came_out(digits_run):
         "config.yaml",
         "curves.png",
         "environment.json",
+        "last.ckpt",
         "last.params",
         "metrics.csv",
         "metrics.jsonl",
+        "previous.ckpt",
         "result.json",
     ]
     assert load_config(folder / "config.yaml").model.name == "aff_cifar_resnet8"

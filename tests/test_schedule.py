@@ -3,7 +3,7 @@ import math
 import pytest
 
 from openaff.config import ScheduleConfig
-from openaff.training.schedule import Schedule, cosine, step_decay
+from openaff.training.schedule import Schedule, cosine, polynomial, step_decay
 
 
 def test_cosine_closed_form():
@@ -16,6 +16,15 @@ def test_cosine_closed_form():
 def test_step_decay_closed_form():
     values = [step_decay(step, [3, 5], 0.2, 0.1) for step in range(7)]
     assert values == pytest.approx([0.2, 0.2, 0.2, 0.02, 0.02, 0.002, 0.002])
+
+
+def test_polynomial_closed_form():
+    values = [polynomial(step, 4, 0.8, 2) for step in range(5)]
+    assert values == pytest.approx([0.8, 0.45, 0.2, 0.05, 0])
+    schedule = Schedule(ScheduleConfig("polynomial", warmup_epochs=1), 0.8, 5, steps_per_epoch=1)
+    assert [schedule(step) for step in range(5)] == pytest.approx([0, 0.8, 0.45, 0.2, 0.05])
+    linear = Schedule(ScheduleConfig("polynomial", power=1.0), 0.8, 4, steps_per_epoch=1)
+    assert [linear(step) for step in range(4)] == pytest.approx([0.8, 0.6, 0.4, 0.2])
 
 
 def test_warmup_is_linear_from_zero_then_the_cosine_begins():

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from .autoaugment import AutoAugment
+
 
 class Normalize:
     """``(x / 255 - mean) / std`` per channel: uint8 (N, H, W, 3) -> float32 (N, 3, H, W)."""
@@ -63,7 +65,7 @@ class Compose:
 
 def training_transform(dataset, config):
     """What a training batch goes through, by the :class:`~openaff.config.DataConfig`."""
-    transforms = []
+    transforms = [AutoAugment(config.autoaugment)] if config.autoaugment else []
     if config.crop_padding:
         transforms.append(RandomCrop(config.crop_padding))
     if config.flip:

@@ -44,6 +44,7 @@ class Layout:
 @dataclass(frozen=True)
 class Spec:
     label_columns: Tuple[str, ...]  # the label bytes before a binary record's image
+    classes: Dict[str, int]  # label granularity -> count
     images: Dict[str, int]  # split -> count
     binary: Layout
     python: Layout
@@ -54,6 +55,7 @@ BATCHES = tuple(f"data_batch_{number}" for number in range(1, 6))
 SPECS = {
     "cifar10": Spec(
         label_columns=("classes",),
+        classes={"classes": 10},
         images={"train": 50000, "test": 10000},
         binary=Layout(
             "cifar-10-binary.tar.gz",
@@ -82,6 +84,7 @@ SPECS = {
     ),
     "cifar100": Spec(
         label_columns=("coarse", "fine"),
+        classes={"coarse": 20, "fine": 100},
         images={"train": 50000, "test": 10000},
         binary=Layout(
             "cifar-100-binary.tar.gz",
@@ -133,13 +136,18 @@ def _load(name, config, column, words):
     if layout is spec.python:
         class_names = _unpickle(layout, read, layout.meta)[layout.names[column]]
     else:
-        class_names = read(layout.names[column]).decode("ascii").split()
-    classes = len(class_names)
+        class_names = read(layout.names[column]).decode("ascii", "replace").split()
+    classes = spec.classes[column]
+    if len(class_names) != classes:
+        raise UserError(
+            f"{read.place}: {layout.names[column]} has {len(class_names)} names, expected "
+            f"{classes}; get it anew from {URL}{layout.archive}"
+        )
     for split, images in splits.items():
         if images.labels.max() >= classes:
             raise UserError(
-                f"{name} in {root}: label {images.labels.max()} in the {split} split, but only "
-                f"{classes} class names"
+                f"{read.place}: label {images.labels.max()} in the {split} split, but {name} has "
+                f"{classes} classes ({column}); get it anew from {URL}{layout.archive}"
             )
     return Dataset(
         name=name,
@@ -157,10 +165,11 @@ def _find(name, spec, root, download):
     for layout in (spec.binary, spec.python):
         first = layout.splits["train"][0]
         for folder in (root / layout.folder, root):
-            if (folder / first).exists():
-                return layout, _FolderReader(folder)
+            if (folder / first).is_file():
+                return layout, _FolderReader(folder, layout.archive)
     for layout in (spec.binary, spec.python):
-        if (root / layout.archive).exists():
+        if (root / layout.archive).is_file():
+            _check_archive(root / layout.archive, layout.md5)
             return layout, _ArchiveReader(root / layout.archive, layout)
     if not download:
         form = spec.binary
@@ -188,15 +197,35 @@ def _file_bytes(spec, split):
     return record * spec.images[split] // len(spec.binary.splits[split])
 
 
+def _check_archive(path, md5):
+    """Refuse an archive with another MD5: a damaged one may well unpack, to other pixels."""
+    digest = hashlib.md5()
+    try:
+        with open(path, "rb") as content:
+            for chunk in iter(lambda: content.read(1 << 20), b""):
+                digest.update(chunk)
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from None
+    if digest.hexdigest() != md5:
+        raise UserError(
+            f"{path} has {path.stat().st_size:,} bytes and MD5 {digest.hexdigest()}, not the "
+            f"official {md5}; get it anew from {URL}{path.name}"
+        )
+
+
 class _FolderReader:
-    def __init__(self, folder):
+    def __init__(self, folder, archive):
         self.place = folder
+        self.archive = archive
 
     def __call__(self, file_name):
         try:
             return (self.place / file_name).read_bytes()
         except OSError as error:
-            raise UserError(f"cannot read {self.place / file_name}: {error.strerror}") from None
+            raise UserError(
+                f"cannot read {self.place / file_name}: {error.strerror}; get it from "
+                f"{URL}{self.archive}"
+            ) from None
 
 
 class _ArchiveReader:

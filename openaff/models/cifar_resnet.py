@@ -15,7 +15,9 @@ from .stages import StagedNet, make_stage, norm_and_fusion
 DEPTHS = (8, 14, 20, 26, 32, 44, 56, 110)
 
 
-@register_backbone(r"cifar_resnet(\d+)", examples=[f"cifar_resnet{depth}" for depth in DEPTHS])
+@register_backbone(
+    r"cifar_resnet([1-9]\d{0,3})", examples=[f"cifar_resnet{depth}" for depth in DEPTHS]
+)
 class CIFARResNet(StagedNet):
     """Three stages of b pre-activation blocks with 16m, 32m and 64m channels.
 

@@ -85,7 +85,7 @@ def create_model(name, fusion=None, num_classes=None, **options):
     found = _find(name)
     if found is None:
         key, _, backbone = name.partition("_")
-        found = _find(backbone) if key in FUSIONS else None
+        found = _find(backbone) if key in list(FUSIONS) else None
         if found is None:
             near = suggest(name, list_models() + _backbone_names())
             raise UserError(f"unknown model {name!r}{near}; openaff.list_models() lists the names")

@@ -15,7 +15,7 @@ from .stages import make_stage, norm_and_fusion
 BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 
 
-@register_backbone(r"resnet(\d+)", examples=[f"resnet{depth}" for depth in BLOCKS])
+@register_backbone(r"resnet([1-9]\d{0,3})", examples=[f"resnet{depth}" for depth in BLOCKS])
 class ResNet(nn.HybridBlock):
     """Four stages of bottlenecks with 64, 128, 256 and 512 planes.
 

@@ -9,11 +9,11 @@ from mxnet.gluon import nn
 from ..blocks import ResNeXtBlock, add_deep_stem, conv3x3, shortcut
 from ..errors import UserError
 from .factory import register_backbone
+from .resnet import BLOCKS
 from .stages import StagedNet, make_stage, norm_and_fusion
 
 # Depths that list_models shows; the formula takes any 9b + 2.
 CIFAR_DEPTHS = (29, 38, 47)
-BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 
 
 class _ResNeXt(StagedNet):
@@ -59,7 +59,8 @@ class _ResNeXt(StagedNet):
 
 
 @register_backbone(
-    r"cifar_resnext(\d+)_32x4d", examples=[f"cifar_resnext{depth}_32x4d" for depth in CIFAR_DEPTHS]
+    r"cifar_resnext([1-9]\d{0,3})_32x4d",
+    examples=[f"cifar_resnext{depth}_32x4d" for depth in CIFAR_DEPTHS],
 )
 class CIFARResNeXt(_ResNeXt):
     """Three stages of b blocks with 64, 128 and 256 base channels, 32 groups.
@@ -133,7 +134,9 @@ class CIFARResNeXt(_ResNeXt):
         )  # fmt: skip
 
 
-@register_backbone(r"resnext(\d+)_32x4d", examples=[f"resnext{depth}_32x4d" for depth in BLOCKS])
+@register_backbone(
+    r"resnext([1-9]\d{0,3})_32x4d", examples=[f"resnext{depth}_32x4d" for depth in BLOCKS]
+)
 class ResNeXt(_ResNeXt):
     """Four stages with 64, 128, 256 and 512 base channels, 32 groups.
 

@@ -6,6 +6,8 @@ import mxnet as mx
 
 from ..errors import UserError
 
+MOST_CPU_DEVICES = 64
+
 
 def parse_devices(text):
     """The list of contexts that ``text`` names.
@@ -26,6 +28,8 @@ def parse_devices(text):
         count = int(match.group(1) or 1)
         if count < 1:
             raise UserError(f"--devices {text}: at least one device is needed")
+        if count > MOST_CPU_DEVICES:
+            raise UserError(f"--devices {text}: at most {MOST_CPU_DEVICES} make sense on a CPU")
         return [mx.cpu(index) for index in range(count)]
     match = re.fullmatch(r"gpu:(\d+(?:,\d+)*)", text)
     if not match:

@@ -14,6 +14,11 @@ def step_decay(step, milestones, peak, factor):
     return peak * factor ** bisect.bisect_right(milestones, step)
 
 
+def polynomial(step, total, peak, power):
+    """``peak * (1 - step / total) ** power``: from ``peak`` at step 0 to 0 at ``total``."""
+    return peak * (1 - step / total) ** power
+
+
 class Schedule:
     """``schedule(step)``: the learning rate of step 0, 1, ... of a whole run.
 
@@ -33,14 +38,17 @@ class Schedule:
         self.peak = peak
         self.total = epochs * steps_per_epoch
         self.warmup = round(config.warmup_epochs * steps_per_epoch)
-        self.factor = None
-        if config.name == "step":
-            self.factor = 0.1 if config.factor is None else config.factor
-            self.milestones = [round(epoch * steps_per_epoch) for epoch in config.milestones]
+        self.name = config.name
+        self.factor = 0.1 if config.factor is None else config.factor
+        self.power = 2.0 if config.power is None else config.power
+        self.milestones = [round(epoch * steps_per_epoch) for epoch in config.milestones or ()]
 
     def __call__(self, step):
         if step < self.warmup:
             return self.peak * step / self.warmup  # linear from 0
-        if self.factor is not None:
+        if self.name == "step":
             return step_decay(step, self.milestones, self.peak, self.factor)
-        return cosine(step - self.warmup, self.total - self.warmup, self.peak)
+        step, total = step - self.warmup, self.total - self.warmup
+        if self.name == "polynomial":
+            return polynomial(step, total, self.peak, self.power)
+        return cosine(step, total, self.peak)

@@ -21,7 +21,8 @@ class Run:
     """A new folder for one run; an existing one is refused.
 
     ``config.yaml`` (resolved), ``environment.json``, ``metrics.jsonl`` and ``.csv``,
-    ``curves.png``, ``best.params``, ``last.params`` and, at the end, ``result.json``.
+    ``curves.png``, ``best.params``, the checkpoints ``last.ckpt`` and ``previous.ckpt`` and, at the
+    end, ``last.params`` and ``result.json``.
 
     Raises
     ------
@@ -43,14 +44,34 @@ class Run:
         write_text(self.path / "config.yaml", config_yaml)
         write_json(self.path / "environment.json", environment())
 
+    @classmethod
+    def reopen(cls, path):
+        """The folder of a run that has not finished."""
+        run = cls.__new__(cls)
+        run.path, run.rows = pathlib.Path(path), []
+        if not (run.path / "config.yaml").exists():
+            raise UserError(f"{run.path} is no run folder: it has no config.yaml")
+        if (run.path / "result.json").exists():
+            raise UserError(f"the run {run.path} is finished: there is nothing to resume")
+        return run
+
+    def rewind(self, rows):
+        """Take back the metrics that a checkpoint does not know of."""
+        self.rows = rows
+        if rows:
+            self._write_metrics()
+
     def log(self, row):
         """Add an epoch's row to the metrics and redraw the curves."""
         self.rows.append(row)
+        self._write_metrics()
+
+    def _write_metrics(self):
         lines = "".join(json.dumps(each) + "\n" for each in self.rows)
         write_text(self.path / "metrics.jsonl", lines)
         with atomic(self.path / "metrics.csv") as temporary:
             with open(temporary, "w", newline="") as out:
-                writer = csv.DictWriter(out, fieldnames=list(row))
+                writer = csv.DictWriter(out, fieldnames=list(self.rows[0]))
                 writer.writeheader()
                 writer.writerows(self.rows)
         plot_curves(self.path / "curves.png", {self.path.name: self.rows})

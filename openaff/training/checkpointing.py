@@ -1,0 +1,127 @@
+"""Checkpoints that are whole or not there: one zip file, whose CRCs tell damage.
+
+Random states need no place in it: every random number of a training run follows from its seed and
+the step's number, see :func:`openaff.training.engine.seed_step`.
+"""
+
+import json
+import os
+import pathlib
+import tempfile
+import zipfile
+
+import mxnet as mx
+
+from ..checkpoints import load_parameters
+from ..errors import UserError
+from ..files import atomic
+
+LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
+FORMAT = "openaff checkpoint 1"
+_MEMBERS = ("state.json", "net.params", "devices.params")
+
+
+def save_checkpoint(folder, net, trainer, state):
+    """Write ``last.ckpt``; the one before becomes ``previous.ckpt`` once the new one is whole.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        The run folder.
+    net : HybridBlock
+        Its parameters are saved, with structural names.
+    trainer : gluon.Trainer
+        Its optimiser's states are saved; ``update_on_kvstore`` must be false.
+    state : dict
+        What JSON can hold: the position in the run, its metrics so far, its configuration.
+
+    Raises
+    ------
+    OSError
+        The disk is full or cannot be written; earlier checkpoints are untouched.
+    """
+    last = folder / LAST
+    with atomic(last) as temporary:
+        with tempfile.TemporaryDirectory(dir=str(folder), prefix="ckpt.") as parts:
+            parts = pathlib.Path(parts)
+            (parts / "state.json").write_text(json.dumps(dict(state, format=FORMAT)))
+            net.save_parameters(str(parts / "net.params"))
+            mx.nd.save(str(parts / "devices.params"), _device_arrays(trainer))
+            with zipfile.ZipFile(temporary, "w") as archive:
+                for name in _MEMBERS:
+                    archive.write(parts / name, name)
+        if last.exists():  # a second name for it: at no moment is there no whole checkpoint
+            with atomic(folder / PREVIOUS) as other:
+                other.unlink()
+                os.link(last, other)
+
+
+def load_checkpoint(path, net, trainer, devices):
+    """Put a checkpoint's parameters and optimiser states into place; returns its state.
+
+    Raises
+    ------
+    UserError
+        No checkpoint, a truncated or damaged one, or one of another network or device count.
+    """
+    path = pathlib.Path(path)
+    with tempfile.TemporaryDirectory() as parts:
+        try:
+            with zipfile.ZipFile(path) as archive:
+                for name in _MEMBERS:
+                    archive.extract(name, parts)  # checks the CRC
+        except FileNotFoundError:
+            raise UserError(f"there is no checkpoint {path}: the run cannot be resumed") from None
+        except (OSError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            raise UserError(
+                f"{path} is damaged or no checkpoint ({error}); {PREVIOUS} beside it is the one "
+                "before: --checkpoint names it"
+            ) from None
+        parts = pathlib.Path(parts)
+        state = json.loads((parts / "state.json").read_text())
+        if state.get("format") != FORMAT:
+            raise UserError(f"{path} is of another format: {state.get('format')!r}")
+        if state["devices"] != len(devices):
+            raise UserError(
+                f"{path} was written on {state['devices']} devices: resume it on as many"
+            )
+        load_parameters(net, parts / "net.params", devices)
+        _restore_devices(trainer, mx.nd.load(str(parts / "devices.params")))
+    return state
+
+
+def _device_arrays(trainer):
+    """What each device has of its own: optimiser states and running statistics, by name.
+
+    Not pickled, as Gluon's own ``save_states`` does it: loading must run no code.  And
+    ``save_parameters`` keeps but the devices' mean of the running statistics.
+    """
+    arrays = {}
+    for device, updater in enumerate(trainer._updaters):
+        for index, state in updater.states.items():
+            arrays.update(_parts(device, index, state))
+        for index, param in enumerate(trainer._params):
+            if param.grad_req == "null":
+                arrays[f"{device}.{index}.value"] = param.list_data()[device]
+    return arrays
+
+
+def _restore_devices(trainer, arrays):
+    for device, updater in enumerate(trainer._updaters):
+        for index, param in enumerate(trainer._params):
+            value = param.list_data()[device]
+            if param.grad_req == "null":
+                value[:] = arrays[f"{device}.{index}.value"]
+                continue
+            state = trainer._optimizer.create_state_multi_precision(index, value)
+            for name, part in _parts(device, index, state).items():
+                if name in arrays:  # none before the first step
+                    part[:] = arrays[name]
+            updater.states[index] = state
+            updater.states_synced[index] = True
+
+
+def _parts(device, index, state):
+    """The arrays that an optimiser's state consists of, by name."""
+    parts = state if isinstance(state, (tuple, list)) else [state]
+    return {f"{device}.{index}.{n}": part for n, part in enumerate(parts) if part is not None}

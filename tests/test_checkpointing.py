@@ -1,0 +1,114 @@
+import errno
+import zipfile
+
+import numpy as np
+import pytest
+from helpers import structural_params
+from test_engine import IMAGES, LABELS, engine
+
+from openaff import UserError
+from openaff.training import checkpointing
+from openaff.training.checkpointing import LAST, PREVIOUS, load_checkpoint, save_checkpoint
+from openaff.training.engine import Sums
+
+STATE = {"devices": 1, "step": 3}
+
+
+def trained(steps, devices="cpu"):
+    each = engine(devices)
+    for _ in range(steps):
+        each.train_step(IMAGES, LABELS, Sums())
+    return each
+
+
+def values(each, device=0):
+    params = structural_params(each.net)
+    return {name: p.list_data()[device].asnumpy() for name, p in params.items()}
+
+
+def assert_equal(one, two, device=0):
+    for (name, a), b in zip(values(one, device).items(), values(two, device).values()):
+        np.testing.assert_array_equal(a, b, err_msg=name)
+
+
+@pytest.mark.parametrize("devices, count", [("cpu", 1), ("cpu:2", 2)])
+def test_a_restored_engine_goes_on_bit_equal(tmp_path, devices, count):
+    """Momentum included: parameters alone would go on differently."""
+    one = trained(3, devices)
+    state = dict(STATE, devices=count)
+    save_checkpoint(tmp_path, one.net, one.trainer, state)
+    other = engine(devices)
+    restored = load_checkpoint(tmp_path / LAST, other.net, other.trainer, other.devices)
+    assert restored.items() >= state.items()
+    other.step = restored["step"]
+    for each in (one, other):
+        each.train_step(IMAGES, LABELS, Sums())
+    for device in range(count):
+        assert_equal(one, other, device)
+
+
+def test_the_one_before_is_kept(tmp_path):
+    each = trained(1)
+    for step in (1, 2, 3):
+        save_checkpoint(tmp_path, each.net, each.trainer, dict(STATE, step=step))
+    assert sorted(path.name for path in tmp_path.iterdir()) == [LAST, PREVIOUS]
+    for name, step in ((LAST, 3), (PREVIOUS, 2)):
+        assert (
+            load_checkpoint(tmp_path / name, each.net, each.trainer, each.devices)["step"] == step
+        )
+
+
+def test_a_full_disk_costs_no_earlier_checkpoint(tmp_path, monkeypatch):
+    each = trained(1)
+    save_checkpoint(tmp_path, each.net, each.trainer, STATE)
+    before = (tmp_path / LAST).read_bytes()
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(checkpointing.zipfile.ZipFile, "write", full)
+    with pytest.raises(OSError, match="No space left"):
+        save_checkpoint(tmp_path, each.net, each.trainer, STATE)
+    assert [path.name for path in tmp_path.iterdir()] == [LAST]
+    assert (tmp_path / LAST).read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content: content[: len(content) // 2],
+        lambda content: content[:5000] + b"\x00\xff" * 20 + content[5040:],
+        lambda content: b"",
+        lambda content: b"something else",
+    ],
+    ids=["truncated", "flipped", "empty", "foreign"],
+)
+def test_damage_is_named_and_nothing_loaded(tmp_path, damage):
+    each = trained(2)
+    save_checkpoint(tmp_path, each.net, each.trainer, STATE)
+    path = tmp_path / LAST
+    path.write_bytes(damage(path.read_bytes()))
+    other, before = engine(), values(engine())
+    with pytest.raises(UserError, match=f"{LAST} is damaged or no checkpoint.*{PREVIOUS} beside"):
+        load_checkpoint(path, other.net, other.trainer, other.devices)
+    for name, value in values(other).items():
+        np.testing.assert_array_equal(value, before[name])
+
+
+def test_other_errors(tmp_path):
+    each = trained(1)
+    with pytest.raises(UserError, match="there is no checkpoint"):
+        load_checkpoint(tmp_path / LAST, each.net, each.trainer, each.devices)
+    save_checkpoint(tmp_path, each.net, each.trainer, dict(STATE, devices=2))
+    with pytest.raises(UserError, match="written on 2 devices: resume it on as many"):
+        load_checkpoint(tmp_path / LAST, each.net, each.trainer, each.devices)
+    save_checkpoint(tmp_path, each.net, each.trainer, STATE)
+    other = engine(name="aff_cifar_resnet8")
+    with pytest.raises(UserError, match="missing"):
+        load_checkpoint(tmp_path / LAST, other.net, other.trainer, other.devices)
+    with zipfile.ZipFile(tmp_path / "foreign", "w") as archive:
+        for name in ("net.params", "devices.params"):
+            archive.writestr(name, "")
+        archive.writestr("state.json", '{"format": "other"}')
+    with pytest.raises(UserError, match="is of another format: 'other'"):
+        load_checkpoint(tmp_path / "foreign", each.net, each.trainer, each.devices)
