@@ -35,7 +35,7 @@ $(STAMP): setup.py
 	@rm -rf $(VENV)
 	@$(PYTHON) -m venv $(VENV) \
 	  || { echo "error: '$(PYTHON) -m venv' failed: on Debian, apt install python3-venv" >&2; exit 1; }
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[$(MXNET),demo,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[$(MXNET),onnx,demo,dev]'
 	@$(BIN)/python -c 'import mxnet' 2>/dev/null || { $(BIN)/python -c 'import mxnet' 2>&1 | tail -1; \
 	  echo "error: mxnet cannot be imported, see the line above" >&2; exit 1; }
 	@touch $@

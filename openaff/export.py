@@ -84,6 +84,11 @@ def export_symbol(net, folder, name, input_shape):
         ("aux:" if key in auxiliary else "arg:") + key: param.data(param.list_ctx()[0])
         for key, param in net._collect_params_with_prefix().items()
     }
+    for node in graph["nodes"]:
+        if node["op"] == "BatchNorm" and node["attrs"].get("fix_gamma") == "True":
+            # MXNet takes such a gamma for 1, whatever is stored; converters take what is stored.
+            gamma = "arg:" + graph["nodes"][node["inputs"][1][0]]["name"]
+            arrays[gamma] = mx.nd.ones_like(arrays[gamma])
     with atomic(params) as temporary:
         mx.nd.save(str(temporary), arrays)
     write_text(symbol, json.dumps(graph, indent=2) + "\n")

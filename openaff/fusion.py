@@ -337,7 +337,10 @@ class SKFuse(Fusion):
         self.global_att = self.context(4, pool=True, out_channels=2 * channels)
 
     def hybrid_forward(self, F, x, residual):
-        first, second = F.split(self.global_att(x + residual), num_outputs=2, axis=1)
+        both = self.global_att(x + residual)
+        # Not F.split, which MXNet's ONNX exporter writes wrongly.
+        first = F.slice_axis(both, axis=1, begin=0, end=self._channels)
+        second = F.slice_axis(both, axis=1, begin=self._channels, end=None)
         # The softmax of two values is the sigmoid of their difference.
         return weighted_sum(F, x, residual, sigmoid(F, first - second))
 

@@ -1,6 +1,7 @@
 import shutil
 
 import mxnet as mx
+import numpy as np
 import pytest
 from helpers import assert_close, filled, input_value
 
@@ -63,3 +64,17 @@ def test_load_run_errors(digits_run, tmp_path):
     other.save_parameters(str(copy / "best.params"))
     with pytest.raises(UserError, match="best.params does not hold the parameters of aff_cifar"):
         export.load_run(copy)
+
+
+@pytest.mark.parametrize("key", list(FUSIONS))
+def test_mxnets_exporter_makes_an_equal_onnx_file(tmp_path, key):
+    pytest.importorskip("onnx", reason="needs the extra [onnx]")
+    onnxruntime = pytest.importorskip("onnxruntime", reason="needs the extra [onnx]")
+    exporter = pytest.importorskip("mxnet.onnx")
+    net = filled(create_model(key + "_cifar_resnet8", num_classes=7, width_multiplier=1))
+    (symbol, params), _ = export.export_symbol(net, tmp_path, "net", (3, 32, 32))
+    images = input_value((2, 3, 33, 30))
+    path = str(tmp_path / "net.onnx")
+    exporter.export_model(str(symbol), str(params), [images.shape], [np.float32], path)
+    (output,) = onnxruntime.InferenceSession(path).run(None, {"data": images.asnumpy()})
+    assert_close(output, net(images))
