@@ -68,7 +68,7 @@ def export_symbol(net, folder, name, input_shape):
     Raises
     ------
     UserError
-        The re-imported network differs by more than ``TOLERANCE``.
+        The re-imported network differs by more than ``TOLERANCE``; the files are removed.
     """
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -94,6 +94,8 @@ def export_symbol(net, folder, name, input_shape):
     write_text(symbol, json.dumps(graph, indent=2) + "\n")
     difference = _difference(net, symbol, params, input_shape)
     if not difference <= TOLERANCE:
+        symbol.unlink()
+        params.unlink()
         raise UserError(
             f"the exported {symbol} differs from the network by {difference:.1e}, more than "
             f"{TOLERANCE:.0e}"

@@ -42,6 +42,7 @@ def test_a_difference_is_an_error(tmp_path, monkeypatch):
     monkeypatch.setattr(export, "TOLERANCE", -1.0)
     with pytest.raises(UserError, match="differs from the network by"):
         export.export_symbol(net, tmp_path, "net", (3, 32, 32))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_load_run(digits_run):
