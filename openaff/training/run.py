@@ -20,7 +20,7 @@ from .checkpointing import LAST, load_checkpoint, save_checkpoint
 from .engine import Engine, NonFiniteLoss, Sums, initialize
 from .interrupt import Stopped, StopRequest
 from .schedule import Schedule
-from .tracking import Run
+from .tracking import Run, refuse_existing
 
 
 def train(config, out, devices):
@@ -43,8 +43,7 @@ def train(config, out, devices):
     Stopped
         SIGTERM or SIGINT came; the step was finished and a checkpoint written.
     """
-    if pathlib.Path(out).exists():  # before the data set is read
-        raise UserError(f"the run folder {out} exists: take another --out, or remove it")
+    refuse_existing(out)  # before the data set is read
     session = _Session(config, devices)
     session.run = Run(out, to_yaml(config))
     session.save()  # so that a crash in the first epoch can be resumed, too

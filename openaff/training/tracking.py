@@ -33,12 +33,9 @@ class Run:
     def __init__(self, path, config_yaml):
         self.path = pathlib.Path(path)
         self.rows = []
+        refuse_existing(self.path)
         try:
             self.path.mkdir(parents=True)
-        except FileExistsError:
-            raise UserError(
-                f"the run folder {self.path} exists: take another --out, or remove it"
-            ) from None
         except OSError as error:
             raise UserError(f"cannot make the run folder {self.path}: {error.strerror}") from None
         write_text(self.path / "config.yaml", config_yaml)
@@ -83,6 +80,12 @@ class Run:
 
     def finish(self, result):
         write_json(self.path / "result.json", dict(result, **provenance()))
+
+
+def refuse_existing(path):
+    """A :class:`UserError` where a run folder, or anything of its name, is there already."""
+    if pathlib.Path(path).exists():
+        raise UserError(f"the run folder {path} exists: take another --out, or remove it")
 
 
 def environment():
