@@ -27,6 +27,7 @@ setup(
         "omegaconf>=2.1",
         "pillow",
         "pyyaml",
+        "tensorboardX",
         "tqdm",
     ],
     extras_require={

@@ -67,7 +67,7 @@ FORMS = ("literal", "ours", "add")
 
 def _training(form, key, backbone, options, batch_size, steps=2):
     net = _network(_form(form, key), backbone, options)
-    engine = Engine(net, None, [mx.cpu()], lambda step: 0.01, OptimizerConfig())
+    engine = Engine(net, None, lambda step: 0.01, OptimizerConfig())
     batch = _images(backbone, batch_size), mx.nd.zeros(batch_size)
 
     def work():

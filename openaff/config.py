@@ -14,6 +14,9 @@ from .errors import UserError, suggest
 
 AUTOAUGMENT = (None, "cifar10", "imagenet")
 INITIALIZERS = ("xavier", "msraprelu")
+PRECISIONS = ("float32", "float16", "amp")
+KVSTORES = (None, "dist_sync", "dist_device_sync")
+UNITS = ("epochs", "steps")
 SCHEDULES = {"cosine": (), "step": ("milestones", "factor"), "polynomial": ("power",)}
 
 
@@ -51,10 +54,20 @@ class OptimizerConfig:
 @dataclass
 class ScheduleConfig:
     name: str = "cosine"  # cosine, step or polynomial
-    warmup_epochs: float = 0.0  # linear from 0
-    milestones: Optional[List[float]] = None  # step: epochs after which lr is multiplied
+    unit: str = "epochs"  # or steps: what warmup and milestones count
+    warmup: float = 0.0  # linear from 0
+    milestones: Optional[List[float]] = None  # step: after which lr is multiplied
     factor: Optional[float] = None  # step: by this, 0.1 by default
     power: Optional[float] = None  # polynomial: its power, 2 by default
+
+
+@dataclass
+class DistillationConfig:
+    teacher: Optional[str] = None  # a model id, or gluoncv:NAME; null: no distillation
+    params: Optional[str] = None  # the teacher's parameters
+    options: Dict[str, Any] = field(default_factory=dict)  # of the teacher's family
+    weight: Optional[float] = None  # the teacher's share of the loss, 0.5 by default
+    temperature: Optional[float] = None  # divides both networks' logits, 4 by default
 
 
 @dataclass
@@ -63,9 +76,13 @@ class Config:
     data: DataConfig = field(default_factory=DataConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    distillation: DistillationConfig = field(default_factory=DistillationConfig)
     epochs: int = MISSING
     seed: int = 0
     initializer: str = "xavier"  # xavier or msraprelu
+    precision: str = "float32"  # float16 (float32 master weights) or amp, on GPUs
+    sync_batch_norm: bool = False  # one batch norm over all devices of a process
+    kvstore: Optional[str] = None  # several processes: dist_sync or dist_device_sync
     checkpoint_steps: Optional[int] = None  # a checkpoint every so many steps, too
 
 
@@ -166,50 +183,109 @@ def _unknown_key(path, full_key):
 def _check(config):
     """Refuse values out of range and settings without effect."""
     _check_finite(config)
-    rules = [
-        ("epochs", config.epochs >= 1, "must be at least 1"),
-        ("data.batch_size", config.data.batch_size >= 1, "must be at least 1"),
-        ("data.crop_padding", config.data.crop_padding >= 0, "must not be negative"),
-        ("optimizer.lr", config.optimizer.lr > 0, "must be positive"),
-        ("optimizer.momentum", 0 <= config.optimizer.momentum < 1, "must be in [0, 1)"),
-        ("optimizer.weight_decay", config.optimizer.weight_decay >= 0, "must not be negative"),
-        (
-            "schedule.warmup_epochs",
-            0 <= config.schedule.warmup_epochs < config.epochs,
-            "must be in [0, epochs)",
-        ),
-        (
-            "optimizer.label_smoothing",
-            0 <= config.optimizer.label_smoothing < 1,
-            "must be in [0, 1)",
-        ),
-        (
-            "optimizer.clip_gradient",
-            config.optimizer.clip_gradient is None or config.optimizer.clip_gradient > 0,
-            "must be positive",
-        ),
-        ("data.workers", (config.data.workers or 0) >= 0, "must not be negative"),
-        ("data.mixup_alpha", config.data.mixup_alpha >= 0, "must not be negative"),
-        ("initializer", config.initializer in INITIALIZERS, f"must be one of {INITIALIZERS}"),
-        (
-            "checkpoint_steps",
-            config.checkpoint_steps is None or config.checkpoint_steps >= 1,
-            "must be at least 1",
-        ),
-        ("seed", 0 <= config.seed < 2**31, "must be in [0, 2**31)"),
-    ]
+    for section in (_check_top, _check_data, _check_optimizer, _check_schedule):
+        section(config)
+    _check_distillation(config.distillation)
+
+
+def _require(rules):
     for key, holds, rule in rules:
         if not holds:
             raise UserError(f"{key} {rule}")
+
+
+def _one_of(key, value, known):
+    names = ", ".join(map(str, filter(None, known)))
+    return key, value in known, f"must be one of {names}, not {value!r}"
+
+
+def _check_top(config):
+    _require(
+        [
+            ("epochs", config.epochs >= 1, "must be at least 1"),
+            ("seed", 0 <= config.seed < 2**31, "must be in [0, 2**31)"),
+            _one_of("initializer", config.initializer, INITIALIZERS),
+            _one_of("precision", config.precision, PRECISIONS),
+            _one_of("kvstore", config.kvstore, KVSTORES),
+            (
+                "checkpoint_steps",
+                config.checkpoint_steps is None or config.checkpoint_steps >= 1,
+                "must be at least 1",
+            ),
+            (
+                "sync_batch_norm",
+                not (config.sync_batch_norm and config.precision != "float32"),
+                "works in float32 only: MXNet's operator has no float16",
+            ),
+        ]
+    )
     for key in ("name", "num_classes", "features_only"):
         if key in config.model.options:
             raise UserError(
                 f"model.options.{key} cannot be set: a classifier is trained, and the "
                 "model's name and the data set settle it"
             )
+
+
+def _check_data(config):
+    data = config.data
+    _require(
+        [
+            ("data.batch_size", data.batch_size >= 1, "must be at least 1"),
+            ("data.crop_padding", data.crop_padding >= 0, "must not be negative"),
+            ("data.workers", (data.workers or 0) >= 0, "must not be negative"),
+            ("data.mixup_alpha", data.mixup_alpha >= 0, "must not be negative"),
+            _one_of("data.autoaugment", data.autoaugment, AUTOAUGMENT),
+            (
+                "data.mixup_off_epochs",
+                data.mixup_off_epochs is None or data.mixup_alpha,
+                "has no effect without data.mixup_alpha",
+            ),
+            (
+                "data.mixup_off_epochs",
+                0 <= (data.mixup_off_epochs or 0) < config.epochs,
+                "must be in [0, epochs)",
+            ),
+            (
+                "data.labels",
+                data.labels is None or data.name == "cifar100",
+                "has an effect on cifar100 only",
+            ),
+            (
+                "data.root and data.download",
+                data.name != "digits" or not (data.root is not None or data.download),
+                "have no effect on the embedded digits",
+            ),
+        ]
+    )
+
+
+def _check_optimizer(config):
+    optimizer = config.optimizer
+    _require(
+        [
+            ("optimizer.lr", optimizer.lr > 0, "must be positive"),
+            ("optimizer.momentum", 0 <= optimizer.momentum < 1, "must be in [0, 1)"),
+            ("optimizer.weight_decay", optimizer.weight_decay >= 0, "must not be negative"),
+            ("optimizer.label_smoothing", 0 <= optimizer.label_smoothing < 1, "must be in [0, 1)"),
+            (
+                "optimizer.clip_gradient",
+                optimizer.clip_gradient is None or optimizer.clip_gradient > 0,
+                "must be positive",
+            ),
+        ]
+    )
+
+
+def _check_schedule(config):
     schedule = config.schedule
-    if schedule.name not in SCHEDULES:
-        raise UserError(f"schedule.name must be one of {tuple(SCHEDULES)}, not {schedule.name!r}")
+    _require(
+        [
+            _one_of("schedule.name", schedule.name, tuple(SCHEDULES)),
+            _one_of("schedule.unit", schedule.unit, UNITS),
+            ("schedule.warmup", schedule.warmup >= 0, "must not be negative"),
+        ]
+    )
     for key in {key for keys in SCHEDULES.values() for key in keys} - set(SCHEDULES[schedule.name]):
         if getattr(schedule, key) is not None:
             raise UserError(f"schedule.{key} has no effect on a {schedule.name} schedule")
@@ -219,28 +295,46 @@ def _check(config):
         milestones = schedule.milestones
         if not milestones or sorted(set(milestones)) != list(milestones) or milestones[0] <= 0:
             raise UserError(
-                "schedule.milestones of a step schedule must be increasing positive epochs, not "
-                f"{milestones}"
+                "schedule.milestones of a step schedule must be increasing positive "
+                f"{schedule.unit}, not {milestones}"
             )
         if schedule.factor is not None and not 0 < schedule.factor < 1:
             raise UserError("schedule.factor must be in (0, 1)")
-        if milestones[0] <= schedule.warmup_epochs:
+        if milestones[0] <= schedule.warmup:
             raise UserError("schedule.milestones must come after the warm-up")
-        if milestones[-1] >= config.epochs:
+    if schedule.unit == "epochs":
+        check_length(schedule, config.epochs)
+
+
+def check_length(schedule, length):
+    """Refuse a warm-up or a milestone at or after the run's end, ``length`` in the unit of both."""
+    for key, last in (
+        ("warmup", schedule.warmup),
+        ("milestones", (schedule.milestones or [0])[-1]),
+    ):
+        if last >= length:
             raise UserError(
-                f"schedule.milestones: {milestones[-1]} has no effect in {config.epochs} epochs"
+                f"schedule.{key}: {last:g} lies outside a run of {length:g} {schedule.unit}"
             )
-    data = config.data
-    if data.autoaugment not in AUTOAUGMENT:
-        raise UserError(
-            f"data.autoaugment must be {', '.join(map(str, AUTOAUGMENT[1:]))} or null, not "
-            f"{data.autoaugment!r}"
-        )
-    if data.mixup_off_epochs is not None and not data.mixup_alpha:
-        raise UserError("data.mixup_off_epochs has no effect without data.mixup_alpha")
-    if not 0 <= (data.mixup_off_epochs or 0) < config.epochs:
-        raise UserError("data.mixup_off_epochs must be in [0, epochs)")
-    if config.data.labels is not None and config.data.name != "cifar100":
-        raise UserError("data.labels has an effect on cifar100 only")
-    if config.data.name == "digits" and (config.data.root is not None or config.data.download):
-        raise UserError("data.root and data.download have no effect on the embedded digits")
+
+
+def _check_distillation(distillation):
+    if distillation.teacher is None:
+        for key in ("params", "weight", "temperature"):
+            if getattr(distillation, key) is not None:
+                raise UserError(f"distillation.{key} has no effect without distillation.teacher")
+        if distillation.options:
+            raise UserError("distillation.options has no effect without distillation.teacher")
+        return
+    weight, temperature = distillation.weight, distillation.temperature
+    _require(
+        [
+            ("distillation.params", distillation.params, "is needed: the teacher's parameters"),
+            ("distillation.weight", weight is None or 0 < weight <= 1, "must be in (0, 1]"),
+            (
+                "distillation.temperature",
+                temperature is None or temperature > 0,
+                "must be positive",
+            ),
+        ]
+    )

@@ -49,11 +49,12 @@ def main():
         if args.checkpoint:
             raise UserError("--checkpoint has no effect without --resume")
         result = train(load_config(args.config, args.overrides), args.out, devices)
-    print(
-        "best accuracy {best_accuracy:.2%} (epoch {best_epoch}, {best_selection}), last "
-        "{last_accuracy:.2%}; labels: {labels}".format(**result)
-    )
-    print(f"written to {args.resume or args.out}")
+    if result:  # of several workers the first one has it
+        print(
+            "best accuracy {best_accuracy:.2%} (epoch {best_epoch}, {best_selection}), last "
+            "{last_accuracy:.2%}; labels: {labels}".format(**result)
+        )
+        print(f"written to {args.resume or args.out}")
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ def root():
 def digits_run(tmp_path_factory):
     """(folder, result) of one epoch of AFF-ResNet-8 on the digits."""
     config = load_config(
-        ROOT / "configs/digits/aff_resnet8.yaml", ["epochs=1", "schedule.warmup_epochs=0"]
+        ROOT / "configs/digits/aff_resnet8.yaml", ["epochs=1", "schedule.warmup=0"]
     )
     folder = tmp_path_factory.mktemp("runs") / "digits"
     return folder, train(config, folder, parse_devices("cpu"))

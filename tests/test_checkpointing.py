@@ -11,7 +11,7 @@ from openaff.training import checkpointing
 from openaff.training.checkpointing import LAST, PREVIOUS, load_checkpoint, save_checkpoint
 from openaff.training.engine import Sums
 
-STATE = {"devices": 1, "step": 3}
+STATE = {"workers": 1, "devices": 1, "step": 3}
 
 
 def trained(steps, devices="cpu"):
@@ -100,7 +100,9 @@ def test_other_errors(tmp_path):
     with pytest.raises(UserError, match="there is no checkpoint"):
         load_checkpoint(tmp_path / LAST, each.net, each.trainer, each.devices)
     save_checkpoint(tmp_path, each.net, each.trainer, dict(STATE, devices=2))
-    with pytest.raises(UserError, match="written on 2 devices: resume it on as many"):
+    with pytest.raises(
+        UserError, match="written by a run on 2 devices, not 1: resume it on as many"
+    ):
         load_checkpoint(tmp_path / LAST, each.net, each.trainer, each.devices)
     save_checkpoint(tmp_path, each.net, each.trainer, STATE)
     other = engine(name="aff_cifar_resnet8")

@@ -15,14 +15,14 @@ IMAGES = mx.nd.array(rng.standard_normal((12, 3, 16, 16)))
 LABELS = mx.nd.array(rng.randint(0, 4, 12))
 
 
-def engine(devices="cpu", name="add_cifar_resnet8", lr=0.1, **optimizer):
+def engine(devices="cpu", name="add_cifar_resnet8", lr=0.1, loss=None, **optimizer):
     mx.random.seed(0)
     np.random.seed(0)
     devices = parse_devices(devices)
     net, twin = (create_model(name, num_classes=4, width_multiplier=1) for _ in range(2))
     for each in (twin, net):
         initialize(each, devices)
-    return Engine(net, twin, devices, lambda step: lr, OptimizerConfig(**optimizer))
+    return Engine(net, twin, lambda step: lr, OptimizerConfig(**optimizer), loss)
 
 
 def step(each, count=1, batch=(IMAGES, LABELS)):
@@ -115,7 +115,7 @@ def test_accuracy_under_mixup_is_the_share_of_the_predicted_class():
 
 def test_mixup_trains():
     shares = mx.nd.array(np.full((12, 4), 0.25))
-    trained = engine(label_smoothing=0.1)
+    trained = engine(loss=CrossEntropy(0.1))
     means = step(trained, batch=(IMAGES, shares))
     assert means["accuracy"] == pytest.approx(0.25) and np.isfinite(means["loss"])
 

@@ -1,7 +1,9 @@
 import csv
 import json
+import struct
 
 import pytest
+from tensorboardX.proto.event_pb2 import Event
 
 from openaff import UserError
 from openaff.config import load_config
@@ -12,20 +14,52 @@ from openaff.training.tracking import read_metrics
 
 def test_run_folder_holds_what_was_run_and_what_came_out(digits_run):
     folder, _ = digits_run
-    assert sorted(path.name for path in folder.iterdir()) == [
+    names = {path.name.split(".tfevents")[0] for path in folder.iterdir()}
+    assert sorted(names) == [
         "best.params",
         "config.yaml",
         "curves.png",
         "environment.json",
+        "events.out",
         "last.ckpt",
         "last.params",
         "metrics.csv",
         "metrics.jsonl",
         "previous.ckpt",
+        "report.md",
         "result.json",
     ]
     assert load_config(folder / "config.yaml").model.name == "aff_cifar_resnet8"
     assert (folder / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_report_is_one_page_with_the_result(digits_run):
+    folder, result = digits_run
+    report = (folder / "report.md").read_text()
+    for text in (
+        "aff_cifar_resnet8 (width_multiplier=1)",
+        result["protocol"],
+        f"{result['best_accuracy']:.2%}, epoch 1, chosen on the test split",
+        "![Loss and accuracy by epoch](curves.png)",
+    ):
+        assert text in report
+    assert len(report.splitlines()) < 40
+
+
+def test_tensorboard_gets_every_metric(digits_run):
+    folder, _ = digits_run
+    (events,) = folder.glob("events.out.tfevents.*")
+    seen = {}
+    data = events.read_bytes()
+    while data:  # records of TFRecord's form: length, its checksum, the event, its checksum
+        (length,) = struct.unpack("<Q", data[:8])
+        event = Event.FromString(data[12 : 12 + length])
+        data = data[16 + length :]
+        for value in event.summary.value:
+            seen[value.tag] = (event.step, value.simple_value)
+    (row,) = read_metrics(folder)
+    assert seen.keys() == row.keys() - {"epoch"}
+    assert seen["test_accuracy"] == (1, pytest.approx(row["test_accuracy"]))
 
 
 def test_result_says_all_that_an_honest_result_says(digits_run):

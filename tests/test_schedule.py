@@ -2,6 +2,7 @@ import math
 
 import pytest
 
+from openaff import UserError
 from openaff.config import ScheduleConfig
 from openaff.training.schedule import Schedule, cosine, polynomial, step_decay
 
@@ -21,16 +22,14 @@ def test_step_decay_closed_form():
 def test_polynomial_closed_form():
     values = [polynomial(step, 4, 0.8, 2) for step in range(5)]
     assert values == pytest.approx([0.8, 0.45, 0.2, 0.05, 0])
-    schedule = Schedule(ScheduleConfig("polynomial", warmup_epochs=1), 0.8, 5, steps_per_epoch=1)
+    schedule = Schedule(ScheduleConfig("polynomial", warmup=1), 0.8, 5, steps_per_epoch=1)
     assert [schedule(step) for step in range(5)] == pytest.approx([0, 0.8, 0.45, 0.2, 0.05])
     linear = Schedule(ScheduleConfig("polynomial", power=1.0), 0.8, 4, steps_per_epoch=1)
     assert [linear(step) for step in range(4)] == pytest.approx([0.8, 0.6, 0.4, 0.2])
 
 
 def test_warmup_is_linear_from_zero_then_the_cosine_begins():
-    schedule = Schedule(
-        ScheduleConfig("cosine", warmup_epochs=2), 0.4, epochs=10, steps_per_epoch=5
-    )
+    schedule = Schedule(ScheduleConfig("cosine", warmup=2), 0.4, epochs=10, steps_per_epoch=5)
     assert [schedule(step) for step in range(10)] == pytest.approx([0.04 * k for k in range(10)])
     assert schedule(10) == pytest.approx(0.4)
     assert schedule(30) == pytest.approx(0.2)
@@ -43,6 +42,16 @@ def test_step_schedule_counts_milestones_in_epochs():
     assert [schedule(step) for step in (0, 29, 30, 44, 45, 59)] == pytest.approx(
         [1, 1, 0.1, 0.1, 0.01, 0.01]
     )
+
+
+def test_warmup_and_milestones_counted_in_steps():
+    config = ScheduleConfig("step", unit="steps", warmup=4, milestones=[15, 25])
+    schedule = Schedule(config, 1.0, epochs=3, steps_per_epoch=10)
+    assert [schedule(step) for step in (0, 2, 4, 14, 15, 24, 25)] == pytest.approx(
+        [0, 0.5, 1, 1, 0.1, 0.1, 0.01]
+    )
+    with pytest.raises(UserError, match="milestones: 25 lies outside a run of 20 steps"):
+        Schedule(config, 1.0, epochs=2, steps_per_epoch=10)
 
 
 def test_factor_of_the_config_is_used():

@@ -27,7 +27,7 @@ def fails_with(result, message):
 def test_train_then_export(script, root, tmp_path):
     config = root / "configs/digits/add_resnet8.yaml"
     arguments = ("--config", config, "--out", tmp_path / "run", "--devices", "cpu:2")
-    trained = script("train_cifar.py", *arguments, "epochs=1", "schedule.warmup_epochs=0")
+    trained = script("train_cifar.py", *arguments, "epochs=1", "schedule.warmup=0")
     assert trained.returncode == 0, trained.stderr
     assert "epoch 1/1" in trained.stdout and "labels: 10 digits" in trained.stdout
     exported = script("export.py", "--run", tmp_path / "run", "--out", tmp_path / "export")

@@ -36,6 +36,9 @@ class BatchLoader:
         next batch), and up to four others make batches.  None does for evaluation, as to normalise
         a batch takes hardly longer than to hand it over, nor for a small data set, as workers
         start anew each epoch.
+    part : tuple of int
+        (rank, count): of the batches that ``count`` processes read together, the images of number
+        ``rank``.  ``batch_size`` is one process's.
 
     Attributes
     ----------
@@ -49,12 +52,21 @@ class BatchLoader:
     """
 
     def __init__(
-        self, images, batch_size, transform, train=False, seed=0, mixup=None, workers=None
+        self,
+        images,
+        batch_size,
+        transform,
+        train=False,
+        seed=0,
+        mixup=None,
+        workers=None,
+        part=(0, 1),
     ):
-        if train and len(images) < batch_size:
+        rank, count = part
+        if train and len(images) < batch_size * count:
             raise UserError(
-                f"{len(images)} training images do not fill one batch of {batch_size}: take a "
-                "smaller data.batch_size or fewer devices"
+                f"{len(images)} training images do not fill one batch of {batch_size * count}: "
+                "take a smaller data.batch_size or fewer devices"
             )
         if workers is None:
             worthwhile = train and len(images) >= 10000
@@ -68,10 +80,16 @@ class BatchLoader:
         self.seed = seed
         self.mixup = mixup
         self.workers = workers
+        self.part = part
+        self._key = (rank,) if count > 1 else ()  # each process augments on its own
         self.waited = 0.0
 
     def __len__(self):
-        full, rest = divmod(len(self.images), self.batch_size)
+        rank, count = self.part
+        mine = (
+            len(self.images) // count if self.train else len(range(rank, len(self.images), count))
+        )
+        full, rest = divmod(mine, self.batch_size)
         return full if self.train or not rest else full + 1
 
     def epoch(self, number=0, start=0, mixing=True):
@@ -82,6 +100,8 @@ class BatchLoader:
         order = np.arange(len(self.images))
         if self.train:
             order = np.random.default_rng((self.seed, number)).permutation(order)
+        rank, count = self.part
+        order = order[rank::count]
         make = functools.partial(self._make, number, order, self.mixup if mixing else None)
         batches = range(start, len(self))
         made = make_ahead(make, batches, self.workers) if self.workers else map(make, batches)
@@ -94,7 +114,7 @@ class BatchLoader:
 
     def _make(self, number, order, mixup, batch):
         picked = order[batch * self.batch_size : (batch + 1) * self.batch_size]
-        rng = np.random.default_rng((self.seed, number, batch))
+        rng = np.random.default_rng((self.seed, number, batch) + self._key)
         images, labels = self.transform(self.images.images[picked], rng), self.images.labels[picked]
         if mixup:
             images, labels = mixup(images, labels, rng)

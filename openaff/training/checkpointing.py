@@ -17,7 +17,7 @@ from ..errors import UserError
 from ..files import atomic
 
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
-FORMAT = "openaff checkpoint 1"
+FORMAT = "openaff checkpoint 2"
 _MEMBERS = ("state.json", "net.params", "devices.params")
 
 
@@ -56,13 +56,14 @@ def save_checkpoint(folder, net, trainer, state):
                 os.link(last, other)
 
 
-def load_checkpoint(path, net, trainer, devices):
+def load_checkpoint(path, net, trainer, devices, workers=1):
     """Put a checkpoint's parameters and optimiser states into place; returns its state.
 
     Raises
     ------
     UserError
-        No checkpoint, a truncated or damaged one, or one of another network or device count.
+        No checkpoint, a truncated or damaged one, or one of another network or another number of
+        devices or workers.
     """
     path = pathlib.Path(path)
     with tempfile.TemporaryDirectory() as parts:
@@ -81,10 +82,12 @@ def load_checkpoint(path, net, trainer, devices):
         state = json.loads((parts / "state.json").read_text())
         if state.get("format") != FORMAT:
             raise UserError(f"{path} is of another format: {state.get('format')!r}")
-        if state["devices"] != len(devices):
-            raise UserError(
-                f"{path} was written on {state['devices']} devices: resume it on as many"
-            )
+        for key, count in (("devices", len(devices)), ("workers", workers)):
+            if state[key] != count:
+                raise UserError(
+                    f"{path} was written by a run on {state[key]} {key}, not {count}: resume it on "
+                    "as many"
+                )
         load_parameters(net, parts / "net.params", devices)
         _restore_devices(trainer, mx.nd.load(str(parts / "devices.params")))
     return state

@@ -1,13 +1,16 @@
 """One network on some devices: training steps and evaluation."""
 
+import contextlib
 import math
 import random
 
 import mxnet as mx
 import numpy as np
 from mxnet import autograd, gluon
+from mxnet.contrib import amp
 
 from ..errors import UserError
+from .workers import Workers
 
 
 class Engine:
@@ -16,28 +19,45 @@ class Engine:
     Parameters
     ----------
     net : HybridBlock
-        The network, its parameters on ``devices``.
+        The network; its devices each get their share of every batch.
     twin : HybridBlock
         A network of the same kind, likewise, that evaluations copy the parameters to.  Inference
         moves weights into oneDNN's layout at its own time; training on them afterwards would give
         other roundings from run to run.
-    devices : list of mx.Context
-        Each gets its share of every batch.
     schedule : callable
         ``schedule(step)``: the learning rate.
     optimizer : OptimizerConfig
-        Momentum, weight decay and clipping of Nesterov's accelerated gradient, label smoothing.
+        Momentum, weight decay and clipping of Nesterov's accelerated gradient.
+    loss : callable, optional
+        ``loss(logits, targets, images)``: float32 (N,); :class:`CrossEntropy` by default.
     seed : int
         With the step's number, what every random number of a step follows from.
+    precision : str
+        ``float32``; ``float16`` updates float32 master copies of a network that was cast;
+        ``amp`` scales the loss as MXNet's automatic mixed precision asks for.
+    workers : Workers, optional
+        The processes that train together; by default this one alone.
     """
 
-    def __init__(self, net, twin, devices, schedule, optimizer, seed=0):
+    def __init__(
+        self,
+        net,
+        twin,
+        schedule,
+        optimizer,
+        loss=None,
+        seed=0,
+        precision="float32",
+        workers=None,
+    ):
         self.net = net
         self.twin = twin
-        self.devices = devices
         self.schedule = schedule
-        self.loss = CrossEntropy(optimizer.label_smoothing)
+        self.loss = loss or CrossEntropy()
         self.seed = seed
+        self.dtype = "float16" if precision == "float16" else "float32"
+        self.amp = precision == "amp"
+        self.workers = workers or Workers()
         self.step = 0
         if optimizer.no_wd:
             for param in net.collect_params(".*(gamma|beta|bias)$").values():
@@ -46,15 +66,25 @@ class Engine:
             "learning_rate": schedule(0),
             "momentum": optimizer.momentum,
             "wd": optimizer.weight_decay,
+            "multi_precision": precision == "float16",
         }
         if optimizer.clip_gradient is not None:
             settings["clip_gradient"] = optimizer.clip_gradient
         # Each device updates its own copy, so that the states can be saved and restored exactly.
-        self.trainer = gluon.Trainer(net.collect_params(), "nag", settings, update_on_kvstore=False)
+        self.trainer = gluon.Trainer(
+            net.collect_params(),
+            "nag",
+            settings,
+            kvstore=self.workers.kvstore or "device",
+            update_on_kvstore=False,
+        )
+        self.devices = self.trainer._contexts
         # Now rather than in the first step, where it would overwrite what a checkpoint restored:
-        # the first device's values, running statistics too, go to all.
+        # the first device's values, running statistics too, go to all, of all workers.
         self.trainer._init_kvstore()
         self.trainer._init_params()
+        if self.amp:
+            amp.init_trainer(self.trainer)
 
     def train_step(self, images, labels, sums):
         """One update on a batch; its loss and hits are added to ``sums``.
@@ -74,15 +104,22 @@ class Engine:
             The loss of the step before is infinite or no number.
         """
         seed_step(self.seed, self.step)
-        xs, ys = _split(images, self.devices), _split(labels, self.devices)
+        xs, ys = split(images, self.devices), split(labels, self.devices)
         with autograd.record():
-            outputs = [self.net(x) for x in xs]
-            losses = [self.loss(output, y) for output, y in zip(outputs, ys)]
-        autograd.backward(losses)
+            outputs = [self.net(x.astype(self.dtype, copy=False)) for x in xs]
+            losses = [self.loss(output, y, x) for output, y, x in zip(outputs, ys, xs)]
+            with self._scaled(losses) as scaled:
+                pass
+        autograd.backward(scaled)
         self.trainer.set_learning_rate(self.schedule(self.step))
-        self.trainer.step(len(images))
+        self.trainer.step(len(images) * self.workers.count)
         sums.add(losses, outputs, ys)
         self.step += 1
+
+    def _scaled(self, losses):
+        if self.amp:
+            return amp.scale_loss(losses, self.trainer)
+        return contextlib.nullcontext(losses)
 
     def evaluate(self, batches):
         """One pass without updates, see :func:`evaluate`, with what ``save_parameters`` saves.
@@ -92,7 +129,31 @@ class Engine:
         copies = self.twin._collect_params_with_prefix()
         for name, param in self.net._collect_params_with_prefix().items():
             copies[name].set_data(param._reduce())
-        return evaluate(self.twin, batches, self.devices)
+        return evaluate(self.twin, batches, self.devices, self.dtype, self.workers)
+
+    def share_statistics(self):
+        """Give all devices of all workers the mean of their running statistics.
+
+        Of several workers only: a checkpoint holds the first one's.
+        """
+        if self.workers.count == 1:
+            return
+        params = [param for param in self.trainer._params if param.grad_req == "null"]
+        means = [param._reduce().asnumpy() for param in params]
+        if not means:
+            return
+        shared = self.workers.sum(np.concatenate([mean.ravel() for mean in means]))
+        ends = np.cumsum([mean.size for mean in means])
+        for param, mean, part in zip(params, means, np.split(shared, ends[:-1])):
+            param.set_data(mx.nd.array(part.reshape(mean.shape) / self.workers.count))
+
+    def scaling(self):
+        """AMP's loss scale and what its next changes depend on, for a checkpoint."""
+        return dict(vars(self.trainer._amp_loss_scaler)) if self.amp else {}
+
+    def restore_scaling(self, state):
+        if self.amp:
+            vars(self.trainer._amp_loss_scaler).update(state)
 
 
 class NonFiniteLoss(UserError):
@@ -111,7 +172,7 @@ class CrossEntropy(gluon.Block):
         super().__init__(**kwargs)
         self.smoothing = smoothing
 
-    def forward(self, logits, targets):
+    def forward(self, logits, targets, images=None):
         log_shares = logits.astype("float32").log_softmax()
         targets = targets.astype("float32")
         if len(targets.shape) == 1:
@@ -131,17 +192,21 @@ def seed_step(seed, step):
     mx.random.seed(int(numbers[2] >> 1))
 
 
-def evaluate(net, batches, devices):
+def evaluate(net, batches, devices, dtype="float32", workers=None):
     """One pass without updates: the exact means over all images.
 
     Parameters
     ----------
     net : callable
-        float (N, 3, H, W) -> logits, float (N, classes), on any of ``devices``.
+        (N, 3, H, W) of type ``dtype`` -> logits, float (N, classes), on any of ``devices``.
     batches : iterable
         Images and labels.
     devices : list of mx.Context
         Each gets its share of every batch.
+    dtype : str
+        What the images are cast to.
+    workers : Workers, optional
+        The processes that have each a part of the images, by default this one alone.
 
     Returns
     -------
@@ -151,15 +216,16 @@ def evaluate(net, batches, devices):
     """
     loss, sums = CrossEntropy(), Sums()
     for images, labels in batches:
-        xs, ys = _split(images, devices), _split(labels, devices)
+        xs, ys = split(images.astype(dtype, copy=False), devices), split(labels, devices)
         outputs = [net(x) for x in xs]
         losses = [loss(output, y) for output, y in zip(outputs, ys)]
         sums.add(losses, outputs, ys)
-    return sums.means()
+    return sums.means(workers)
 
 
-def _split(array, devices):
-    devices = devices[: len(array)]  # the last batch may be smaller than their number
+def split(array, devices):
+    """An NDArray's rows, shared out over devices; fewer where there are fewer rows than devices."""
+    devices = devices[: len(array)]
     return gluon.utils.split_and_load(array, devices, even_split=False)
 
 
@@ -207,34 +273,38 @@ class Sums:
             self.top5 += top5
         self._pending = ()
 
-    def state(self):
-        """What :class:`Sums` takes to go on from here."""
+    def state(self, workers=None):
+        """What :class:`Sums` takes to go on from here, with the sums of all ``workers``."""
         self.collect()
+        sums = np.array([self.images, self.loss, self.correct, self.top5])
+        images, loss, correct, top5 = (workers or Workers()).sum(sums).tolist()
         return {
-            "images": self.images,
-            "loss": self.loss,
-            "correct": self.correct,
-            "top5": self.top5,
+            "images": images,
+            "loss": loss,
+            "correct": correct,
+            "top5": top5,
             "classes": self.classes,
         }
 
     def mean_loss(self):
         return self.loss / self.images if self.images else float("nan")
 
-    def means(self):
-        self.collect()
+    def means(self, workers=None):
+        """Means over all images, of all ``workers``."""
+        total = Sums(**self.state(workers))
         return {
-            "loss": self.loss / self.images,
-            "accuracy": self.correct / self.images,
-            "top5": self.top5 / self.images if self.classes >= 5 else None,
+            "loss": total.loss / total.images,
+            "accuracy": total.correct / total.images,
+            "top5": total.top5 / total.images if total.classes >= 5 else None,
         }
 
 
 _INITIALIZERS = {"xavier": mx.init.Xavier, "msraprelu": mx.init.MSRAPrelu}
 
 
-def initialize(net, devices, name="xavier"):
+def initialize(net, devices, name="xavier", dtype="float32"):
     """Initialise a network on ``devices``, then take the fast graph form."""
+    net.cast(dtype)
     net.initialize(_INITIALIZERS[name](), ctx=devices, force_reinit=True)
     # Not static_shape: with it, MXNet 1.9.1 on several devices leaves most batch norms' running
     # statistics as they were, without a word.

@@ -1,11 +1,13 @@
 """From a configuration to a finished run folder."""
 
+import datetime
 import pathlib
 import random
 import time
 
 import mxnet as mx
 import numpy as np
+from mxnet.contrib import amp
 from tqdm import tqdm
 
 from ..complexity import count_parameters
@@ -16,15 +18,19 @@ from ..data.loader import BatchLoader
 from ..data.mixing import Mixup
 from ..errors import UserError
 from ..models import create_model
-from .checkpointing import LAST, load_checkpoint, save_checkpoint
-from .engine import Engine, NonFiniteLoss, Sums, initialize
+from .checkpointing import LAST, load_checkpoint
+from .distillation import Distillation, load_teacher
+from .engine import CrossEntropy, Engine, NonFiniteLoss, Sums, initialize
 from .interrupt import Stopped, StopRequest
 from .schedule import Schedule
 from .tracking import Run, refuse_existing
+from .workers import Workers
 
 
 def train(config, out, devices):
     """Train as ``config`` says into the new folder ``out``; returns what its result.json says.
+
+    Of several workers the first one writes the folder, and the others return ``None``.
 
     Parameters
     ----------
@@ -45,7 +51,8 @@ def train(config, out, devices):
     """
     refuse_existing(out)  # before the data set is read
     session = _Session(config, devices)
-    session.run = Run(out, to_yaml(config))
+    session.workers.any(False)  # all have looked
+    session.run = Run(out, to_yaml(config), writes=session.workers.rank == 0)
     session.save()  # so that a crash in the first epoch can be resumed, too
     return session.fit()
 
@@ -61,9 +68,9 @@ def resume(folder, devices, checkpoint=LAST):
         No run folder, a finished run, or a checkpoint that cannot be used.
     """
     folder = pathlib.Path(folder)
-    run = Run.reopen(folder)
+    Run.reopen(folder)  # before the data set is read
     session = _Session(load_config(folder / "config.yaml"), devices)
-    session.run = run
+    session.run = Run.reopen(folder, writes=session.workers.rank == 0)
     session.restore(folder / checkpoint)
     return session.fit()
 
@@ -74,42 +81,71 @@ class _Session:
     def __init__(self, config, devices):
         for seed in (random.seed, np.random.seed, mx.random.seed):
             seed(config.seed)
+        _check_precision(config, devices)
         self.config = config
         self.devices = devices
+        self.workers = Workers(config.kvstore)
         self.dataset = load_dataset(config.data)
         classes = len(self.dataset.class_names)
-        self.net, twin = (
-            create_model(config.model.name, num_classes=classes, **config.model.options)
-            for _ in range(2)
-        )
-        for net in (twin, self.net):
-            initialize(net, devices, config.initializer)
-        self.batch_size = config.data.batch_size * len(devices)
+        self.batch_size = config.data.batch_size * len(devices)  # of this worker
+        mixup = Mixup(config.data.mixup_alpha, classes) if config.data.mixup_alpha else None
         self.batches = BatchLoader(
             self.dataset.train,
             self.batch_size,
             training_transform(self.dataset, config.data),
             train=True,
             seed=config.seed,
-            mixup=Mixup(config.data.mixup_alpha, classes) if config.data.mixup_alpha else None,
+            mixup=mixup,
             workers=config.data.workers,
+            part=(self.workers.rank, self.workers.count),
         )
-        normalize = Normalize(self.dataset.mean, self.dataset.std)
-        self.test_batches = BatchLoader(self.dataset.test, self.batch_size, normalize)
+        self.test_batches = BatchLoader(
+            self.dataset.test,
+            self.batch_size,
+            Normalize(self.dataset.mean, self.dataset.std),
+            part=(self.workers.rank, self.workers.count),
+        )
         self.schedule = Schedule(
             config.schedule, config.optimizer.lr, config.epochs, len(self.batches)
         )
-        self.engine = Engine(self.net, twin, devices, self.schedule, config.optimizer, config.seed)
+        self.net, twin = networks(config, classes, devices)
+        self.engine = Engine(
+            self.net,
+            twin,
+            self.schedule,
+            config.optimizer,
+            loss=self._loss(classes),
+            seed=config.seed,
+            precision=config.precision,
+            workers=self.workers,
+        )
         self.epoch, self.batch, self.sums = 1, 0, Sums()
 
+    def _loss(self, classes):
+        loss = CrossEntropy(self.config.optimizer.label_smoothing)
+        distillation = self.config.distillation
+        if distillation.teacher is None:
+            return loss
+        _, height, width, _ = self.dataset.train.images.shape
+        teacher = load_teacher(distillation, classes, (3, height, width), self.devices)
+        given = {
+            key: getattr(distillation, key)
+            for key in ("weight", "temperature")
+            if getattr(distillation, key) is not None
+        }
+        return Distillation(loss, teacher, **given)
+
     def fit(self):
-        if self.config.data.batch_size == 1:
+        first = self.workers.rank == 0
+        if self.config.data.batch_size == 1 and first:
             print("warning: one image a device and step: batch norms over 1x1 maps give their beta")
         with StopRequest() as stop:
             while self.epoch <= self.config.epochs:
                 self._train_epoch(stop)
                 row = self._evaluate()
                 self.run.log(row)
+                if first:
+                    print(self._line(row), flush=True)
                 best = max(self.run.rows, key=lambda each: each["test_accuracy"])
                 if best is row:
                     self.run.save("best", self.net)
@@ -118,20 +154,21 @@ class _Session:
         self.run.save("last", self.net)
         result = self._result()
         self.run.finish(result)
-        return result
+        return result if first else None
 
     def _train_epoch(self, stop):
         mixing = self.epoch <= self.config.epochs - (self.config.data.mixup_off_epochs or 0)
         every = self.config.checkpoint_steps
         start = time.perf_counter()
         first = self.batch
+        images_a_step = self.batch_size * self.workers.count
         with tqdm(
-            total=len(self.batches) * self.batch_size,
-            initial=self.batch * self.batch_size,
+            total=len(self.batches) * images_a_step,
+            initial=self.batch * images_a_step,
             unit="img",
             desc=self._title(),
             leave=False,
-            disable=None,
+            disable=None if self.workers.rank == 0 else True,
         ) as bar:
             for images, labels in self.batches.epoch(self.epoch, self.batch, mixing):
                 try:
@@ -140,28 +177,31 @@ class _Session:
                     raise self._not_finite() from None
                 self.batch += 1
                 bar.set_postfix(loss=f"{self.sums.mean_loss():.3f}", refresh=False)
-                bar.update(len(images))
-                if stop.signal or (every and self.engine.step % every == 0):
+                bar.update(images_a_step)
+                stopping = self.workers.any(stop.signal)  # all workers stop after the same step
+                if stopping or (every and self.engine.step % every == 0):
                     self.save()
-                if stop.signal:
+                if stopping:
                     raise Stopped(
-                        f"{stop.signal}: stopped after step {self.engine.step}; go on with "
-                        f"--resume {self.run.path}"
+                        f"{stop.signal or 'another worker'}: stopped after step "
+                        f"{self.engine.step}; go on with --resume {self.run.path}"
                     )
         mx.nd.waitall()  # the last update, too, belongs to the time
-        images = (self.batch - first) * self.batch_size
+        images = (self.batch - first) * images_a_step
         seconds = time.perf_counter() - start
         self.rate = images / seconds
         self.waited = self.batches.waited / seconds
 
     def _evaluate(self):
-        """Evaluate, say and return the epoch's row of metrics."""
+        """Evaluate, and return the epoch's row of metrics."""
+        start = time.perf_counter()
         try:
-            trained = self.sums.means()
+            trained = self.sums.means(self.workers)
+            self.engine.share_statistics()
             tested = self.engine.evaluate(self.test_batches.epoch())
         except NonFiniteLoss:
             raise self._not_finite() from None
-        row = {
+        return {
             "epoch": self.epoch,
             "lr": self.schedule(self.engine.step - 1),
             "train_loss": trained["loss"],
@@ -170,22 +210,26 @@ class _Session:
             "test_accuracy": tested["accuracy"],
             "images_per_second": self.rate,
             "waited_for_data": self.waited,
+            "evaluation_seconds": time.perf_counter() - start,
         }
-        print(
+
+    def _line(self, row):
+        epoch_seconds = len(self.batches) * self.batch_size * self.workers.count / self.rate
+        left = (self.config.epochs - self.epoch) * (epoch_seconds + row["evaluation_seconds"])
+        return (
             "{}: lr {lr:.4f}, train loss {train_loss:.3f}, accuracy {train_accuracy:.2%}; "
             "test loss {test_loss:.3f}, accuracy {test_accuracy:.2%}; "
             "{images_per_second:.0f} images/s, {waited_for_data:.0%} of the time waiting for "
-            "data".format(self._title(), **row),
-            flush=True,
+            "data; {} left".format(self._title(), datetime.timedelta(seconds=round(left)), **row)
         )
-        return row
 
     def save(self):
         """Write a checkpoint of this very moment."""
         try:
-            sums = self.sums.state()
+            sums = self.sums.state(self.workers)
         except NonFiniteLoss:
             raise self._not_finite() from None
+        self.engine.share_statistics()
         state = {
             "step": self.engine.step,
             "epoch": self.epoch,
@@ -193,15 +237,20 @@ class _Session:
             "sums": sums,
             "rows": self.run.rows,
             "devices": len(self.devices),
+            "workers": self.workers.count,
+            "loss_scaling": self.engine.scaling(),
         }
-        save_checkpoint(self.run.path, self.net, self.engine.trainer, state)
+        self.run.checkpoint(self.net, self.engine.trainer, state)
 
     def restore(self, path):
         """Go back to the moment of a checkpoint."""
-        state = load_checkpoint(path, self.net, self.engine.trainer, self.devices)
+        state = load_checkpoint(
+            path, self.net, self.engine.trainer, self.devices, self.workers.count
+        )
         self.engine.step = state["step"]
+        self.engine.restore_scaling(state["loss_scaling"])
         self.epoch, self.batch = state["epoch"], state["batch"]
-        self.sums = Sums(**state["sums"])
+        self.sums = Sums(**state["sums"]) if self.workers.rank == 0 else Sums()  # of all workers
         self.run.rewind(state["rows"])
 
     def _title(self):
@@ -213,7 +262,7 @@ class _Session:
         return UserError(
             f"the loss is not finite at step {step} (learning rate {self.schedule(step):g}); the "
             f"last good checkpoint is {last if last.exists() else 'none'}: take a smaller "
-            "optimizer.lr, a longer schedule.warmup_epochs, or optimizer.clip_gradient"
+            "optimizer.lr, a longer schedule.warmup, or optimizer.clip_gradient"
         )
 
     def _result(self):
@@ -230,9 +279,10 @@ class _Session:
             "classes": len(self.dataset.class_names),
             "labels": self.dataset.labels,
             "split": self.dataset.split,
-            "protocol": protocol(self.config, self.batch_size),
+            "protocol": protocol(self.config, self.batch_size * self.workers.count),
             "seed": self.config.seed,
             "devices": list(map(str, self.devices)),
+            "workers": self.workers.count,
             "best_accuracy": best["test_accuracy"],
             "best_epoch": best["epoch"],
             "best_selection": "chosen on the test split",
@@ -246,14 +296,16 @@ def protocol(config, batch_size):
     schedule, optimizer, data = config.schedule, config.optimizer, config.data
     decay = schedule.name
     if schedule.name == "step":
-        decay += " at {}".format(", ".join(map("{:g}".format, schedule.milestones)))
+        decay += " at {schedule.unit} {}".format(
+            ", ".join(map("{:g}".format, schedule.milestones)), schedule=schedule
+        )
     parts = [
         f"{config.epochs} epochs",
         f"NAG, lr {optimizer.lr:g}, momentum {optimizer.momentum:g}, "
         f"weight decay {optimizer.weight_decay:g}"
         + (" (not on bias, gamma, beta)" if optimizer.no_wd else ""),
         decay,
-        f"{schedule.warmup_epochs:g} warm-up epochs",
+        f"{schedule.warmup:g} warm-up {schedule.unit}",
         f"batch {batch_size}",
         f"crop padding {data.crop_padding}",
         "flip" if data.flip else "no flip",
@@ -267,4 +319,39 @@ def protocol(config, batch_size):
         parts.append(f"label smoothing {optimizer.label_smoothing:g}")
     if optimizer.clip_gradient:
         parts.append(f"gradients clipped at {optimizer.clip_gradient:g}")
-    return "; ".join(parts + [config.initializer, "float32"])
+    if config.distillation.teacher:
+        parts.append(f"distilled from {config.distillation.teacher}")
+    if config.sync_batch_norm:
+        parts.append("synchronised batch norms")
+    return "; ".join(parts + [config.initializer, config.precision])
+
+
+def networks(config, classes, devices):
+    """The network to train and its twin for evaluations, initialised alike on all devices."""
+    options = dict(config.model.options)
+    if config.sync_batch_norm:
+        if len(devices) == 1:
+            raise UserError("sync_batch_norm has no effect on one device: name several, --devices")
+        if devices[0].device_type == "cpu":
+            raise UserError(
+                "sync_batch_norm needs GPUs: MXNet's operator waits for ever on CPU devices"
+            )
+        options.update(
+            norm_layer=mx.gluon.contrib.nn.SyncBatchNorm, norm_kwargs={"num_devices": len(devices)}
+        )
+    dtype = "float16" if config.precision == "float16" else "float32"
+    if config.precision == "amp":
+        amp.init()
+    twin = create_model(config.model.name, num_classes=classes, **config.model.options)
+    net = create_model(config.model.name, num_classes=classes, **options)
+    for each in (twin, net):
+        initialize(each, devices, config.initializer, dtype)
+    return net, twin
+
+
+def _check_precision(config, devices):
+    if config.precision != "float32" and devices[0].device_type == "cpu":
+        raise UserError(
+            f"precision={config.precision} needs GPUs: MXNet has no float16 convolutions for the "
+            "CPU; take --devices gpu:0 or precision=float32"
+        )

@@ -3,6 +3,8 @@
 import bisect
 import math
 
+from ..config import check_length
+
 
 def cosine(step, total, peak):
     """``peak * (1 + cos(pi * step / total)) / 2``: from ``peak`` at step 0 to 0 at ``total``."""
@@ -25,23 +27,31 @@ class Schedule:
     Parameters
     ----------
     config : ScheduleConfig
-        Form, warm-up and milestones, in epochs.
+        Form, warm-up and milestones, in epochs or steps.
     peak : float
         The learning rate after the warm-up.
     epochs : int
         Epochs of the run.
     steps_per_epoch : int
         Steps an epoch.
+
+    Raises
+    ------
+    UserError
+        A warm-up or milestone, counted in steps, at or after the run's end.
     """
 
     def __init__(self, config, peak, epochs, steps_per_epoch):
         self.peak = peak
         self.total = epochs * steps_per_epoch
-        self.warmup = round(config.warmup_epochs * steps_per_epoch)
+        if config.unit == "steps":
+            check_length(config, self.total)
+        steps = steps_per_epoch if config.unit == "epochs" else 1  # a unit's
+        self.warmup = round(config.warmup * steps)
         self.name = config.name
         self.factor = 0.1 if config.factor is None else config.factor
         self.power = 2.0 if config.power is None else config.power
-        self.milestones = [round(epoch * steps_per_epoch) for epoch in config.milestones or ()]
+        self.milestones = [round(milestone * steps) for milestone in config.milestones or ()]
 
     def __call__(self, step):
         if step < self.warmup:

@@ -12,17 +12,28 @@ from datetime import datetime, timezone
 import matplotlib
 import mxnet as mx
 import numpy as np
+import tensorboardX
 
 from ..errors import UserError
 from ..files import atomic, write_json, write_text
+from .checkpointing import save_checkpoint
 
 
 class Run:
     """A new folder for one run; an existing one is refused.
 
     ``config.yaml`` (resolved), ``environment.json``, ``metrics.jsonl`` and ``.csv``,
-    ``curves.png``, ``best.params``, the checkpoints ``last.ckpt`` and ``previous.ckpt`` and, at the
-    end, ``last.params`` and ``result.json``.
+    ``curves.png``, TensorBoard's event files, ``best.params``, the checkpoints ``last.ckpt`` and
+    ``previous.ckpt`` and, at the end, ``last.params``, ``result.json`` and ``report.md``.
+
+    Parameters
+    ----------
+    path : path-like
+        The folder.
+    config_yaml : str
+        What ``config.yaml`` says.
+    writes : bool
+        False in all workers but the first: they keep the metrics, and write nothing.
 
     Raises
     ------
@@ -30,9 +41,11 @@ class Run:
         The folder exists, or cannot be made.
     """
 
-    def __init__(self, path, config_yaml):
-        self.path = pathlib.Path(path)
-        self.rows = []
+    def __init__(self, path, config_yaml, writes=True):
+        self.path, self.rows, self.writes = pathlib.Path(path), [], writes
+        self._events = None
+        if not writes:
+            return
         refuse_existing(self.path)
         try:
             self.path.mkdir(parents=True)
@@ -42,10 +55,10 @@ class Run:
         write_json(self.path / "environment.json", environment())
 
     @classmethod
-    def reopen(cls, path):
+    def reopen(cls, path, writes=True):
         """The folder of a run that has not finished."""
         run = cls.__new__(cls)
-        run.path, run.rows = pathlib.Path(path), []
+        run.path, run.rows, run.writes, run._events = pathlib.Path(path), [], writes, None
         if not (run.path / "config.yaml").exists():
             raise UserError(f"{run.path} is no run folder: it has no config.yaml")
         if (run.path / "result.json").exists():
@@ -55,15 +68,20 @@ class Run:
     def rewind(self, rows):
         """Take back the metrics that a checkpoint does not know of."""
         self.rows = rows
-        if rows:
+        if self.writes:
             self._write_metrics()
+            self._write_events(rows)
 
     def log(self, row):
         """Add an epoch's row to the metrics and redraw the curves."""
         self.rows.append(row)
-        self._write_metrics()
+        if self.writes:
+            self._write_metrics()
+            self._write_events([row])
 
     def _write_metrics(self):
+        if not self.rows:
+            return
         lines = "".join(json.dumps(each) + "\n" for each in self.rows)
         write_text(self.path / "metrics.jsonl", lines)
         with atomic(self.path / "metrics.csv") as temporary:
@@ -73,19 +91,72 @@ class Run:
                 writer.writerows(self.rows)
         plot_curves(self.path / "curves.png", {self.path.name: self.rows})
 
+    def _write_events(self, rows):
+        """Scalars for TensorBoard, in an event file that hides later epochs of earlier files."""
+        if self._events is None:
+            first = rows[0]["epoch"] if rows else 1
+            self._events = tensorboardX.SummaryWriter(str(self.path), purge_step=first)
+        for row in rows:
+            for key, value in row.items():
+                if key != "epoch":
+                    self._events.add_scalar(key, value, row["epoch"])
+        self._events.flush()
+
     def save(self, name, net):
         """Write ``name.params``, whole or not at all."""
-        with atomic(self.path / (name + ".params")) as temporary:
-            net.save_parameters(str(temporary))
+        if self.writes:
+            with atomic(self.path / (name + ".params")) as temporary:
+                net.save_parameters(str(temporary))
+
+    def checkpoint(self, net, trainer, state):
+        """Write a checkpoint, see :func:`~openaff.training.checkpointing.save_checkpoint`."""
+        if self.writes:
+            save_checkpoint(self.path, net, trainer, state)
 
     def finish(self, result):
-        write_json(self.path / "result.json", dict(result, **provenance()))
+        """Write ``report.md`` and, last, ``result.json``."""
+        if self.writes:
+            result = dict(result, **provenance())
+            write_text(self.path / "report.md", report(self.path.name, result, self.rows))
+            write_json(self.path / "result.json", result)
+            self._events.close()
 
 
 def refuse_existing(path):
     """A :class:`UserError` where a run folder, or anything of its name, is there already."""
     if pathlib.Path(path).exists():
         raise UserError(f"the run folder {path} exists: take another --out, or remove it")
+
+
+def report(name, result, rows):
+    """The run on one page, in Markdown."""
+    options = ", ".join(f"{key}={value}" for key, value in result["options"].items())
+    facts = {
+        "model": result["model"] + (f" ({options})" if options else ""),
+        "parameters": f"{result['parameters']:,}, {result['trainable_parameters']:,} trainable",
+        "data": f"{result['dataset']}, {result['labels']}; {result['split']}",
+        "protocol": result["protocol"],
+        "seed": result["seed"],
+        "best accuracy": "{best_accuracy:.2%}, epoch {best_epoch}, {best_selection}".format(
+            **result
+        ),
+        "last accuracy": f"{result['last_accuracy']:.2%}",
+        "speed": f"{result['images_per_second']:,.0f} training images/s on "
+        + ", ".join(result["devices"])
+        + (f" of each of {result['workers']} workers" if result["workers"] > 1 else ""),
+        "versions": ", ".join(f"{key} {value}" for key, value in result["versions"].items()),
+        "commit": result["commit"],
+        "command": f"`{result['command']}`",
+        "finished": result["date"],
+    }
+    columns = ("epoch", "lr", "train_loss", "train_accuracy", "test_loss", "test_accuracy")
+    tail = rows[-5:]
+    lines = [f"# {name}", "", "| | |", "|---|---|"]
+    lines += [f"| {key} | {value} |" for key, value in facts.items()]
+    lines += ["", "![Loss and accuracy by epoch](curves.png)", "", f"Last {len(tail)} epochs:", ""]
+    lines += ["| " + " | ".join(columns).replace("_", " ") + " |", "|---" * len(columns) + "|"]
+    lines += ["| " + " | ".join(f"{row[key]:.4g}" for key in columns) + " |" for row in tail]
+    return "\n".join(lines) + "\n"
 
 
 def environment():

@@ -1,0 +1,95 @@
+"""Knowledge distillation: learning from another network's outputs, too."""
+
+import mxnet as mx
+from mxnet import autograd, gluon
+
+from ..checkpoints import load_model, load_parameters
+from ..errors import UserError, suggest
+
+GLUONCV = "gluoncv:"
+
+
+class Distillation(gluon.Block):
+    """``(1 - weight) * loss + weight * T^2 * KL(teacher || student)``, (N,), float32.
+
+    Both distributions are softmaxes of logits divided by the temperature T: Distilling the
+    Knowledge in a Neural Network (Hinton et al., 2015), section 2, https://arxiv.org/abs/1503.02531
+
+    Parameters
+    ----------
+    loss : callable
+        ``loss(logits, targets)``.
+    teacher : HybridBlock
+        float32 (N, 3, H, W) -> logits (N, K); runs in inference mode and is not trained.
+    weight, temperature : float
+        As in the formula.
+    """
+
+    def __init__(self, loss, teacher, weight=0.5, temperature=4.0, **kwargs):
+        super().__init__(**kwargs)
+        self.loss = loss
+        self._teacher = [teacher]  # not a child: it is no part of what is trained
+        self.weight = weight
+        self.temperature = temperature
+
+    def forward(self, logits, targets, images):
+        with autograd.pause():
+            expected = self._teacher[0](images).astype("float32") / self.temperature
+            shares = expected.softmax()
+            entropy = -(shares * expected.log_softmax()).sum(axis=1)
+        ours = (logits.astype("float32") / self.temperature).log_softmax()
+        divergence = -(shares * ours).sum(axis=1) - entropy
+        loss = self.loss(logits, targets)
+        return (1 - self.weight) * loss + self.weight * self.temperature**2 * divergence
+
+
+def load_teacher(config, classes, image_shape, devices):
+    """The teacher that a :class:`~openaff.config.DistillationConfig` names.
+
+    Parameters
+    ----------
+    config : DistillationConfig
+        A model id of openaff, or ``gluoncv:`` and one of gluoncv's.
+    classes : int
+        Outputs that it must have.
+    image_shape : tuple of int
+        (3, H, W) of the images.
+    devices : list of mx.Context
+        Where to put it.
+
+    Raises
+    ------
+    UserError
+        An unknown name, a file that does not fit the network, or other outputs.
+    """
+    if config.teacher.startswith(GLUONCV):
+        teacher = _gluoncv_model(config.teacher[len(GLUONCV) :], classes, config.options)
+        load_parameters(teacher, config.params, devices, config.teacher)
+        teacher.hybridize(static_alloc=True)
+    else:
+        teacher = load_model(config.teacher, config.params, devices, **config.options)
+    try:
+        outputs = teacher(mx.nd.zeros((1,) + image_shape, ctx=devices[0])).shape[1]
+    except mx.base.MXNetError as error:
+        raise UserError(
+            f"distillation.teacher {config.teacher} cannot take images of {image_shape}: "
+            f"{str(error).strip().splitlines()[-1]}"
+        ) from None
+    if outputs != classes:
+        raise UserError(
+            f"distillation.teacher {config.teacher} has {outputs} outputs in {config.params}, "
+            f"but the data set {classes} classes"
+        )
+    return teacher
+
+
+def _gluoncv_model(name, classes, options):
+    from gluoncv import model_zoo
+
+    known = model_zoo.get_model_list()
+    if name.lower() not in known:
+        raise UserError(f"gluoncv has no network {name!r}{suggest(name.lower(), known)}")
+    try:
+        return model_zoo.get_model(name, pretrained=False, classes=classes, **options)
+    except TypeError as error:
+        raise UserError(f"distillation.options: {error}") from None

@@ -1,0 +1,114 @@
+"""Several workers on this machine: MXNet's scheduler, servers and workers as processes."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+from ..errors import UserError
+from ..runtime import physical_cores
+
+GRACE = 60  # seconds that workers have to end after a signal, or servers after the workers
+
+
+def launch(command, workers, servers=1):
+    """Run ``command`` as so many workers that share gradients; returns the exit status.
+
+    Each worker's output appears as its own lines.  When one dies, the others are ended; SIGTERM
+    and SIGINT go on to the workers, which may stop in good order.
+
+    Parameters
+    ----------
+    command : list of str
+        A program that trains with ``kvstore=dist_sync``, and its arguments.
+    workers, servers : int
+        Processes that train, and that add up gradients.
+
+    Returns
+    -------
+    int
+        0 where all workers ended well, else the status of the first that did not.
+
+    Raises
+    ------
+    UserError
+        The command cannot be started.
+    """
+    common = {
+        "DMLC_PS_ROOT_URI": "127.0.0.1",
+        "DMLC_PS_ROOT_PORT": str(_free_port()),
+        "DMLC_NUM_WORKER": str(workers),
+        "DMLC_NUM_SERVER": str(servers),
+        # else the threads of many processes wait for each other on the same cores
+        "OMP_NUM_THREADS": os.environ.get(
+            "OMP_NUM_THREADS", str(max(1, physical_cores() // workers))
+        ),
+    }
+    helper = [sys.executable, "-c", "import openaff"]  # importing mxnet runs the role and ends
+    roles = (
+        [("scheduler", helper)] + [("server", helper)] * servers + [("worker", command)] * workers
+    )
+    processes = []
+    try:
+        for role, program in roles:
+            processes.append((role, _start(program, dict(os.environ, DMLC_ROLE=role, **common))))
+        return _wait(processes)
+    except OSError as error:
+        raise UserError(f"cannot start {command[0]}: {error.strerror}") from None
+    finally:
+        for _, process in processes:
+            if process.poll() is None:
+                process.kill()
+            process.wait()
+
+
+def _start(program, environment):
+    # A session of its own: Ctrl-C reaches this process alone, which passes it on to the workers.
+    return subprocess.Popen(program, env=environment, start_new_session=True)
+
+
+def _wait(processes):
+    """Until all workers have ended, or one has died; the exit status."""
+    workers = [process for role, process in processes if role == "worker"]
+    helpers = [process for role, process in processes if role != "worker"]
+    deadline = []
+
+    def forward(number, frame):
+        deadline.append(time.monotonic() + GRACE)
+        for process in workers:
+            if process.poll() is None:
+                process.send_signal(number)
+
+    before = {number: signal.signal(number, forward) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        while True:
+            ended = [process.poll() for process in workers]
+            if all(status is not None for status in ended):
+                break
+            died = [status for status in ended if status] or [
+                process.returncode for process in helpers if process.poll()
+            ]
+            if died and not deadline:
+                time.sleep(2)  # the others may be about to say why, or to end on the same request
+                deadline.append(time.monotonic() + 10)
+            if deadline and time.monotonic() > deadline[0]:
+                break
+            time.sleep(0.1)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    statuses = [process.poll() for process in workers]
+    failed = [status for status in statuses if status]
+    if any(status != 0 for status in statuses):
+        said = ", ".join("ended by force" if status is None else str(status) for status in statuses)
+        print(f"not all workers ended well; their exit statuses: {said}", file=sys.stderr)
+        return abs(failed[0]) if failed else 1
+    return 0
+
+
+def _free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]

@@ -1,0 +1,39 @@
+#!/usr/bin/env python
+"""Train with several workers on this machine, to try out what a cluster does.
+
+    python scripts/launch_local.py -n 2 -- python scripts/train_cifar.py \\
+        --config configs/digits/aff_resnet8.yaml --out runs/two kvstore=dist_sync
+
+starts MXNet's scheduler, its servers and the workers, and ends them all when one dies.  The exit
+status is the first failed worker's, or 0.  See docs/distributed.md for several machines.
+"""
+
+import argparse
+import sys
+
+from openaff import cli
+from openaff.errors import UserError, positive_int
+from openaff.training.launch import launch
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("-n", type=int, default=2, metavar="N", help="workers (%(default)s)")
+    parser.add_argument(
+        "--servers", type=int, default=1, metavar="N", help="parameter servers (%(default)s)"
+    )
+    parser.add_argument(
+        "command", nargs=argparse.REMAINDER, help="after --: the program and its arguments"
+    )
+    args = parser.parse_args()
+    command = args.command[1:] if args.command[:1] == ["--"] else args.command
+    if not command:
+        raise UserError("name the program to run after --, such as python scripts/train_cifar.py")
+    workers, servers = positive_int("-n", args.n), positive_int("--servers", args.servers)
+    sys.exit(launch(command, workers, servers))
+
+
+if __name__ == "__main__":
+    cli.run(main)

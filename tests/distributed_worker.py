@@ -1,0 +1,47 @@
+"""A worker of test_distributed.py: some steps on its share of fixed data, parameters to a file."""
+
+import sys
+
+import mxnet as mx
+import numpy as np
+from mxnet.gluon import nn
+
+from openaff.config import OptimizerConfig
+from openaff.data.base import ImageSet
+from openaff.data.loader import BatchLoader
+from openaff.training.engine import Engine, Sums, initialize
+from openaff.training.workers import Workers
+
+
+def train(kind, batch_size):
+    """(engine, means) after an epoch; a network without batch norm, whose statistics are local."""
+    workers = Workers(kind)
+    mx.random.seed(workers.rank)  # the first worker's parameters go to all
+    np.random.seed(workers.rank)
+    net = nn.HybridSequential()
+    net.add(nn.Conv2D(4, 3, in_channels=3, activation="relu"), nn.Dense(5, in_units=4 * 6 * 6))
+    initialize(net, [mx.cpu()])
+    engine = Engine(net, None, lambda step: 0.1, OptimizerConfig(), workers=workers)
+    rng = np.random.RandomState(0)
+    images = ImageSet(
+        rng.randint(0, 256, (50, 8, 8, 3)).astype("uint8"), rng.randint(0, 5, 50).astype("int32")
+    )
+
+    def scale(pixels, rng):
+        return pixels.transpose(0, 3, 1, 2).astype("float32") / 255
+
+    part = (workers.rank, workers.count)
+    batches = BatchLoader(images, batch_size, scale, train=True, workers=0, part=part)
+    sums = Sums()
+    for batch in batches.epoch():
+        engine.train_step(*batch, sums)
+    return engine, sums.means(workers)
+
+
+if __name__ == "__main__":
+    engine, means = train("dist_sync", 8)
+    if engine.workers.rank == 1 and len(sys.argv) > 2:
+        sys.exit("worker 1 gives up")
+    engine.net.save_parameters(f"{sys.argv[1]}/{engine.workers.rank}.params")
+    if engine.workers.rank == 0:
+        print(means["loss"], engine.step)
