@@ -17,6 +17,20 @@ INITIALIZERS = ("xavier", "msraprelu")
 PRECISIONS = ("float32", "float16", "amp")
 KVSTORES = (None, "dist_sync", "dist_device_sync")
 UNITS = ("epochs", "steps")
+CIFAR = ("cifar10", "cifar100")
+PHOTOS = ("imagenet", "images")
+DATASETS = ("digits",) + CIFAR + PHOTOS
+# data set settings -> where alone they have an effect
+ONLY_FOR = {
+    "labels": ("cifar100",),
+    "root": CIFAR + PHOTOS,
+    "download": CIFAR,
+    "crop_padding": ("digits",) + CIFAR,
+    "image_size": PHOTOS,
+    "crop_ratio": PHOTOS,
+    "jitter": PHOTOS,
+    "pca_noise": PHOTOS,
+}
 SCHEDULES = {"cosine": (), "step": ("milestones", "factor"), "polynomial": ("power",)}
 
 
@@ -28,12 +42,16 @@ class ModelConfig:
 
 @dataclass
 class DataConfig:
-    name: str = "digits"  # or cifar10, cifar100
-    root: Optional[str] = None  # folder of the files; by default Gluon's own, see openaff.data
+    name: str = "digits"  # or cifar10, cifar100, imagenet, images (your own class folders)
+    root: Optional[str] = None  # folder of the files; CIFAR's is Gluon's own by default
     labels: Optional[str] = None  # cifar100: fine (the default, 100 classes) or coarse (20)
     download: bool = False  # fetch what is missing into root
     batch_size: int = 128  # images per device and step
-    crop_padding: int = 4  # pixels of zeros around an image before the random crop
+    crop_padding: Optional[int] = None  # pixels of zeros around a small image before cropping; 4
+    image_size: Optional[int] = None  # pixels of a photograph's square; 224
+    crop_ratio: Optional[float] = None  # evaluation: centre's share of the short side; 0.875
+    jitter: Optional[float] = None  # photographs: change of brightness, contrast, saturation
+    pca_noise: Optional[float] = None  # photographs: noise along the colours' components
     flip: bool = True  # mirror half of the training images
     autoaugment: Optional[str] = None  # a published policy: cifar10 or imagenet
     mixup_alpha: float = 0.0  # mixup's Beta(alpha, alpha); 0: no mixup
@@ -232,7 +250,18 @@ def _check_data(config):
     _require(
         [
             ("data.batch_size", data.batch_size >= 1, "must be at least 1"),
-            ("data.crop_padding", data.crop_padding >= 0, "must not be negative"),
+            _one_of("data.name", data.name, DATASETS),
+            *(
+                (f"data.{key}", (getattr(data, key) or 0) >= 0, "must not be negative")
+                for key in ("crop_padding", "jitter", "pca_noise")
+            ),
+            ("data.jitter", (data.jitter or 0) < 1, "must be less than 1"),
+            (
+                "data.image_size",
+                data.image_size is None or data.image_size >= 1,
+                "must be positive",
+            ),
+            ("data.crop_ratio", 0 < (data.crop_ratio or 1) <= 1, "must be in (0, 1]"),
             ("data.workers", (data.workers or 0) >= 0, "must not be negative"),
             ("data.mixup_alpha", data.mixup_alpha >= 0, "must not be negative"),
             _one_of("data.autoaugment", data.autoaugment, AUTOAUGMENT),
@@ -246,18 +275,20 @@ def _check_data(config):
                 0 <= (data.mixup_off_epochs or 0) < config.epochs,
                 "must be in [0, epochs)",
             ),
-            (
-                "data.labels",
-                data.labels is None or data.name == "cifar100",
-                "has an effect on cifar100 only",
-            ),
-            (
-                "data.root and data.download",
-                data.name != "digits" or not (data.root is not None or data.download),
-                "have no effect on the embedded digits",
-            ),
         ]
     )
+    check_effects(data)
+
+
+def check_effects(data, flags=None):
+    """Refuse settings of a :class:`DataConfig` that have no effect on its data set.
+
+    ``flags``: what a message calls a setting instead of ``data.KEY``.
+    """
+    for key, names in ONLY_FOR.items():
+        if getattr(data, key) not in (None, False) and data.name not in names:
+            called = (flags or {}).get(key, f"data.{key}")
+            raise UserError(f"{called} has an effect on {', '.join(names)} only")
 
 
 def _check_optimizer(config):

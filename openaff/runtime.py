@@ -16,6 +16,8 @@ def physical_cores():
     return len(cores)
 
 
+ASKED_THREADS = os.environ.get("OMP_NUM_THREADS")  # by the user
+
 # Left alone, MXNet takes every second processor, hyper-threads or not: half of a machine without.
 os.environ.setdefault("OMP_NUM_THREADS", str(physical_cores()))
 

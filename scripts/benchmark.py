@@ -41,11 +41,11 @@ def main():
         print(json.dumps(rows, indent=2))
         return
     columns = [key for key in rows[0] if key not in ("case", "unit")]
-    print(f"{rows[0]['unit']:<32}" + "".join(f"{column:>18}" for column in columns))
+    print(f"{rows[0]['unit']:<36}" + "".join(f"{column:>18}" for column in columns))
     for row in rows:
         digits = {column: 2 if "/" in column or row[column] < 100 else 0 for column in columns}
         values = "".join(f"{row[column]:>18.{digits[column]}f}" for column in columns)
-        print(f"{row['case']:<32}" + values)
+        print(f"{row['case']:<36}" + values)
 
 
 if __name__ == "__main__":

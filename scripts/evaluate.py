@@ -1,9 +1,12 @@
 #!/usr/bin/env python
-"""Accuracy of a checkpoint on the test split of CIFAR-10, CIFAR-100 or the embedded digits.
+"""Accuracy of a checkpoint on the test split of a data set.
 
     python scripts/evaluate.py --model aff_cifar_resnet8 --option width_multiplier=1 \\
         --params runs/aff8/best.params --dataset cifar100 --labels fine --data DIR
     python scripts/evaluate.py --published cifar100/AFF-ResNet-32/0.8357 --params FILE --data DIR
+    python scripts/evaluate.py --published imagenet/AFF-ResNet-50/0.2028 --params FILE --data DIR
+
+Data sets: cifar100, cifar10, digits, imagenet, and images for class folders of your own.
 """
 
 import argparse
@@ -12,12 +15,20 @@ import json
 
 from openaff import cli
 from openaff.checkpoints import PUBLISHED, load_model, load_published
-from openaff.config import DataConfig
+from openaff.config import PHOTOS, DataConfig, check_effects
 from openaff.data import load_dataset
+from openaff.data.imagenet import CROP_RATIO, IMAGE_SIZE
 from openaff.errors import UserError, positive_int
-from openaff.evaluation import evaluate_network
+from openaff.evaluation import evaluate_network, one_line, write_confusion, write_per_class
 from openaff.training.devices import parse_devices
 from openaff.training.tracking import provenance
+
+FLAGS = {  # data setting -> its flag
+    "root": "--data",
+    "labels": "--labels",
+    "image_size": "--image-size",
+    "crop_ratio": "--crop-ratio",
+}
 
 
 def parse_args():
@@ -37,12 +48,27 @@ def parse_args():
         metavar="key=value",
         help="option of --model, such as width_multiplier=1; may be repeated",
     )
-    parser.add_argument("--dataset", metavar="NAME", help="cifar100, cifar10 or digits")
+    parser.add_argument("--dataset", metavar="NAME", help="see above")
     parser.add_argument("--labels", metavar="KIND", help="cifar100: fine (default) or coarse")
-    parser.add_argument("--data", metavar="DIR", help="folder of the data set (Gluon's own)")
+    parser.add_argument("--data", metavar="DIR", help="folder of the data set (CIFAR: Gluon's own)")
+    parser.add_argument(
+        "--image-size", type=int, metavar="N", help=f"photographs: pixels ({IMAGE_SIZE})"
+    )
+    parser.add_argument(
+        "--crop-ratio",
+        type=float,
+        metavar="R",
+        help=f"photographs: the centre's share of the short side ({CROP_RATIO:g})",
+    )
+    parser.add_argument(
+        "--ten-crop", action="store_true", help="photographs: mean over ten squares of each"
+    )
+    parser.add_argument("--per-class", metavar="FILE", help="write each class's accuracy, as CSV")
+    parser.add_argument("--confusion", metavar="FILE", help="write the confusion table, as CSV")
     parser.add_argument(
         "--batch-size", type=int, default=128, metavar="N", help="images per device (%(default)s)"
     )
+    parser.add_argument("--workers", type=int, metavar="N", help="processes that read images")
     parser.add_argument(
         "--devices",
         default="cpu",
@@ -69,29 +95,25 @@ def data_config(args):
             raise UserError(f"--option has no effect on {known.name}: leave it out")
         dataset, labels = known.dataset, known.labels
     if dataset is None:
-        raise UserError("--model needs --dataset: cifar100, cifar10 or digits")
-    if labels is not None and dataset != "cifar100":
-        raise UserError("--labels has an effect on cifar100 only")
-    if args.data is not None and dataset == "digits":
-        raise UserError("--data has no effect on the embedded digits")
-    return DataConfig(name=dataset, root=args.data, labels=labels)
-
-
-def one_line(result):
-    line = "{model} on {dataset} test, {labels}: top-1 {accuracy:.2%}".format(**result)
-    if result["top5"] is not None:
-        line += ", top-5 {top5:.2%}".format(**result)
-    line += " ({images:,} images, {images_per_second:.0f} images/s)".format(**result)
-    if result["outputs"] > result["classes"]:
-        line += "; the first {classes} of {outputs} outputs used".format(**result)
-    if result["published"]:
-        line += "; published: {metric} {score:.2%} ({selection})".format(**result["published"])
-    return line
+        raise UserError("--model needs --dataset, such as cifar100")
+    config = DataConfig(name=dataset, root=args.data, labels=labels)
+    config.image_size, config.crop_ratio = args.image_size, args.crop_ratio
+    check_effects(config, FLAGS)
+    if args.crop_ratio is not None and not 0 < args.crop_ratio <= 1:
+        raise UserError(f"--crop-ratio must be in (0, 1], not {args.crop_ratio:g}")
+    if args.ten_crop:
+        if dataset not in PHOTOS:
+            raise UserError(f"--ten-crop has an effect on {', '.join(PHOTOS)} only")
+        ratio = args.crop_ratio or CROP_RATIO
+        config.image_size, config.crop_ratio = round((args.image_size or IMAGE_SIZE) / ratio), 1.0
+    return config
 
 
 def main():
     args = parse_args()
-    positive_int("--batch-size", args.batch_size)
+    for flag in ("batch_size", "image_size", "workers"):
+        if getattr(args, flag) is not None:
+            positive_int("--" + flag.replace("_", "-"), getattr(args, flag))
     options = cli.parse_options(args.option)
     config = data_config(args)
     devices = parse_devices(args.devices)
@@ -106,11 +128,19 @@ def main():
         }
     else:
         model, net = args.model, load_model(args.model, args.params, devices, **options)
+    ten_crop = (args.image_size or IMAGE_SIZE) if args.ten_crop else None
+    measured, confusion = evaluate_network(
+        net, dataset, devices, args.batch_size, args.workers, ten_crop
+    )
+    if args.per_class:
+        write_per_class(args.per_class, dataset.class_names, confusion)
+    if args.confusion:
+        write_confusion(args.confusion, dataset.class_names, confusion)
     result = {
         "model": model,
         "options": options,
         "params": args.params,
-        **evaluate_network(net, dataset, devices, args.batch_size),
+        **measured,
         "published": published,
         **provenance(),
     }

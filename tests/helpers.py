@@ -1,6 +1,7 @@
 """Rule-made parameters and inputs for the golden files in ``tests/data``."""
 
 import dataclasses
+import importlib.util
 import json
 import pathlib
 import zlib
@@ -11,6 +12,15 @@ import numpy as np
 from openaff.data import cifar
 
 DATA = pathlib.Path(__file__).parent / "data"
+
+
+def load_script(name):
+    """A script as a module, to call its ``main`` in this process."""
+    path = DATA.parent.parent / "scripts" / name
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    return script
 
 
 def golden(name):

@@ -4,9 +4,11 @@ import platform
 
 import numpy as np
 import pytest
-from PIL import Image, ImageEnhance, ImageFilter, ImageOps
+from PIL import Image, ImageFilter
 
 from openaff.data.autoaugment import OPERATIONS, POLICIES, AutoAugment
+from openaff.data.pillow_autoaugment import OPERATIONS as PILLOW
+from openaff.data.pillow_autoaugment import PillowAutoAugment
 from openaff.errors import UserError
 
 FILL = (10, 200, 77)
@@ -16,32 +18,28 @@ BLENDS = ("Contrast", "Color", "Brightness", "Sharpness")
 BLEND_TOLERANCE = 0 if platform.machine() in ("x86_64", "AMD64") else 1
 
 
-def affine(image, *matrix):
-    return image.transform(image.size, Image.AFFINE, matrix, Image.NEAREST, fillcolor=FILL)
-
-
-# Name -> (Pillow's operation, magnitude without effect, paper's strongest, random sign?).
-PILLOW = {
-    "ShearX": (lambda i, m: affine(i, 1, m, 0, 0, 1, 0), 0, 0.3, True),
-    "ShearY": (lambda i, m: affine(i, 1, 0, 0, m, 1, 0), 0, 0.3, True),
-    "TranslateX": (lambda i, m: affine(i, 1, 0, m * i.width, 0, 1, 0), 0, 150 / 331, True),
-    "TranslateY": (lambda i, m: affine(i, 1, 0, 0, 0, 1, m * i.height), 0, 150 / 331, True),
-    "Rotate": (lambda i, m: i.rotate(m, Image.NEAREST, fillcolor=FILL), 0, 30, True),
-    "AutoContrast": (lambda i, m: ImageOps.autocontrast(i), None, 0, False),
-    "Invert": (lambda i, m: ImageOps.invert(i), None, 0, False),
-    "Equalize": (lambda i, m: ImageOps.equalize(i), None, 0, False),
-    "Solarize": (lambda i, m: ImageOps.solarize(i, m), 256, 0, False),
-    "Posterize": (lambda i, m: ImageOps.posterize(i, round(m)), 8, 4, False),
-    "Contrast": (lambda i, m: ImageEnhance.Contrast(i).enhance(1 + m), 0, 0.9, True),
-    "Color": (lambda i, m: ImageEnhance.Color(i).enhance(1 + m), 0, 0.9, True),
-    "Brightness": (lambda i, m: ImageEnhance.Brightness(i).enhance(1 + m), 0, 0.9, True),
-    "Sharpness": (lambda i, m: ImageEnhance.Sharpness(i).enhance(1 + m), 0, 0.9, True),
+# Name -> (magnitude without effect, paper's strongest, random sign?).
+RANGES = {
+    "ShearX": (0, 0.3, True),
+    "ShearY": (0, 0.3, True),
+    "TranslateX": (0, 150 / 331, True),
+    "TranslateY": (0, 150 / 331, True),
+    "Rotate": (0, 30, True),
+    "AutoContrast": (None, 0, False),
+    "Invert": (None, 0, False),
+    "Equalize": (None, 0, False),
+    "Solarize": (256, 0, False),
+    "Posterize": (8, 4, False),
+    "Contrast": (0, 0.9, True),
+    "Color": (0, 0.9, True),
+    "Brightness": (0, 0.9, True),
+    "Sharpness": (0, 0.9, True),
 }
 STEPS = [step for policy in POLICIES.values() for sub in policy for step in (sub[:3], sub[3:])]
 
 
 def pillow(name, image, magnitude):
-    return np.asarray(PILLOW[name][0](Image.fromarray(image), magnitude))
+    return np.asarray(PILLOW[name](Image.fromarray(image), magnitude, FILL))
 
 
 def sample_images(height, width):
@@ -70,15 +68,15 @@ def use_policy(monkeypatch):
 def test_table_has_the_papers_operations_and_ranges():
     assert {name: entry[1:] for name, entry in OPERATIONS.items()} == {
         name: ((weakest or 0, strongest), signed)
-        for name, (_, weakest, strongest, signed) in PILLOW.items()
+        for name, (weakest, strongest, signed) in RANGES.items()
     }
 
 
 # In the last image of 16 x 32, Pillow's equalize reaches level 256 and clips it.
 @pytest.mark.parametrize("shape", [(1, 1), (1, 9), (7, 2), (3, 3), (16, 32), (33, 20)])
-@pytest.mark.parametrize("name", PILLOW)
+@pytest.mark.parametrize("name", RANGES)
 def test_operation_equals_pillow(name, shape):
-    _, weakest, strongest, signed = PILLOW[name]
+    weakest, strongest, signed = RANGES[name]
     magnitudes = np.linspace(strongest if weakest is None else weakest, strongest, 10)
     if signed:
         magnitudes = np.concatenate([magnitudes, -magnitudes])
@@ -103,9 +101,9 @@ def test_sharpness_starts_from_pillows_smoothed_image():
     np.testing.assert_array_equal(out, expected)
 
 
-@pytest.mark.parametrize("name", PILLOW)
+@pytest.mark.parametrize("name", RANGES)
 def test_level_9_is_the_papers_strongest_with_random_sign(name, use_policy):
-    _, _, strongest, signed = PILLOW[name]
+    _, strongest, signed = RANGES[name]
     image = sample_images(16, 20)[0]
     out = use_policy((name, 1.0, 9, "Invert", 0.0, 0))(
         np.stack([image] * 400), np.random.default_rng(0)
@@ -119,7 +117,7 @@ def test_level_9_is_the_papers_strongest_with_random_sign(name, use_policy):
 
 
 @pytest.mark.parametrize(
-    "name", [n for n, (_, weakest, _, _) in PILLOW.items() if weakest is not None]
+    "name", [n for n, (weakest, _, _) in RANGES.items() if weakest is not None]
 )
 def test_level_0_changes_nothing(name, use_policy):
     images = sample_images(9, 11)
@@ -132,6 +130,16 @@ def test_both_operations_are_applied_in_order(use_policy):
     out = use_policy(("Solarize", 1.0, 5, "Equalize", 1.0, 0))(images, np.random.default_rng(0))
     solarized = [pillow("Solarize", i, 256 - 256 * 5 / 9) for i in images]
     np.testing.assert_array_equal(out, [pillow("Equalize", i, 0) for i in solarized])
+
+
+def test_the_yardstick_draws_from_the_same_distribution(use_policy):
+    """One step of probability 1 at level 9: both results, by sign, about as often as ours."""
+    use_policy(("Brightness", 1.0, 9, "Invert", 0.0, 0))
+    image = sample_images(4, 4)[0]
+    np.random.seed(0)
+    yardstick = PillowAutoAugment("test", fill=FILL)
+    bright = [yardstick(image).mean() > image.mean() for _ in range(400)]
+    assert np.mean(bright) == pytest.approx(0.5, abs=0.1)
 
 
 @pytest.mark.parametrize("policy", POLICIES)

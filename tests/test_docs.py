@@ -1,10 +1,15 @@
 """The pages say nothing that is still to be filled in, and their files exist."""
 
+import pathlib
 import re
 
 import pytest
+import yaml
 
-PAGES = ["README.md", "docs/networks.md", "docs/training.md"]
+from openaff.config import load_config, to_yaml
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+PAGES = ["README.md"] + sorted(str(page.relative_to(ROOT)) for page in ROOT.glob("docs/*.md"))
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -21,6 +26,21 @@ def test_every_file_named_exists(root, page):
     assert named or linked
     for path in [root / name for name in named] + linked:
         assert path.exists(), path
+
+
+def test_the_recipe_explained_line_by_line_is_whole(root, tmp_path):
+    (block,) = re.findall(r"```yaml\n(.*?)```", (root / "docs/training.md").read_text(), re.S)
+    (tmp_path / "recipe.yaml").write_text(block)
+    resolved = yaml.safe_load(to_yaml(load_config(tmp_path / "recipe.yaml")))
+
+    def keys(values, prefix=""):
+        for key, value in values.items():
+            yield prefix + key
+            if isinstance(value, dict):
+                yield from keys(value, prefix + key + ".")
+
+    # but for the power, which has no effect on the schedule shown
+    assert set(keys(resolved)) - set(keys(yaml.safe_load(block))) == {"schedule.power"}
 
 
 def test_the_readmes_block_works(root):

@@ -1,4 +1,3 @@
-import importlib.util
 import json
 import subprocess
 import sys
@@ -6,7 +5,7 @@ import sys
 import mxnet as mx
 import numpy as np
 import pytest
-from helpers import filled, write_cifar100
+from helpers import filled, load_script, write_cifar100
 
 from openaff import UserError, create_model
 from openaff.config import DataConfig
@@ -42,7 +41,7 @@ def test_digits_by_hand():
     shifted = logits - logits.max(axis=1, keepdims=True)
     losses = np.log(np.exp(shifted).sum(axis=1)) - shifted[np.arange(360), labels]
     five = np.argsort(-logits, axis=1)[:, :5]
-    result = evaluate_network(net, digits, CPU, batch_size=100)
+    result, _ = evaluate_network(net, digits, CPU, batch_size=100)
     assert result["accuracy"] == (logits.argmax(axis=1) == labels).mean() > 0
     assert result["top5"] == (five == labels[:, None]).any(axis=1).mean() > result["accuracy"]
     assert result["loss"] == pytest.approx(losses.mean(), rel=1e-4)
@@ -58,7 +57,7 @@ def test_only_the_first_outputs_are_used_where_there_are_more_than_classes():
     assert (logits.argmax(axis=1) >= 20).all()
     best = logits[:, :20].argmax(axis=1)
     dataset.test.labels[:12] = best[:12]
-    result = evaluate_network(net, dataset, CPU)
+    result, _ = evaluate_network(net, dataset, CPU)
     assert result["accuracy"] == (best == dataset.test.labels).mean() >= 0.4
     assert (result["classes"], result["outputs"]) == (20, 100)
 
@@ -70,26 +69,24 @@ def test_too_few_outputs():
 
 @pytest.mark.parametrize("classes, top5", [(4, None), (5, 1.0)])
 def test_no_top5_below_five_classes(classes, top5):
-    assert evaluate_network(tiny(7), made_up(classes), CPU)["top5"] == top5
+    assert evaluate_network(tiny(7), made_up(classes), CPU)[0]["top5"] == top5
 
 
 def test_devices_and_batches_do_not_matter():
     net, dataset = tiny(20), made_up(20, images=9)
-    one = evaluate_network(net, dataset, CPU)
+    one, _ = evaluate_network(net, dataset, CPU)
     devices = parse_devices("cpu:2")
     net.collect_params().reset_ctx(devices)
-    two = evaluate_network(net, dataset, devices, batch_size=4)  # the last batch: one image
+    two, _ = evaluate_network(net, dataset, devices, batch_size=4)  # the last batch: one image
     assert two["devices"] == ["cpu(0)", "cpu(1)"]
     assert (two["accuracy"], two["top5"]) == (one["accuracy"], one["top5"])
     assert two["loss"] == pytest.approx(one["loss"], rel=1e-5)
 
 
 @pytest.fixture
-def evaluate(root, monkeypatch, capsys):
+def evaluate(monkeypatch, capsys):
     """scripts/evaluate.py in this process: what ``main`` prints."""
-    spec = importlib.util.spec_from_file_location("evaluate", root / "scripts/evaluate.py")
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
+    script = load_script("evaluate.py")
 
     def call(*arguments):
         monkeypatch.setattr(sys, "argv", ["evaluate.py", *map(str, arguments)])
@@ -145,7 +142,11 @@ def test_published(evaluate, tmp_path, monkeypatch):
         ((*MODEL, "--dataset", "imagnet"), "unknown data set 'imagnet'"),
         ((*MODEL, "--dataset", "cifar100", "--labels", "both"), "must be fine or coarse"),
         ((*MODEL, "--dataset", "cifar10", "--labels", "fine"), "--labels has an effect on cifar1"),
-        ((*MODEL, "--dataset", "digits", "--data", "here"), "--data has no effect"),
+        ((*MODEL, "--dataset", "digits", "--data", "here"), "--data has an effect on cifar10"),
+        ((*MODEL, "--dataset", "cifar100", "--ten-crop"), "--ten-crop has an effect on imagenet"),
+        ((*MODEL, "--dataset", "digits", "--image-size", "32"), "--image-size has an effect on"),
+        ((*MODEL, "--dataset", "images", "--crop-ratio", "2"), "--crop-ratio must be in"),
+        ((*MODEL, "--dataset", "images"), "data.root is not set"),
         ((*MODEL, "--dataset", "digits", "--batch-size", "0"), "--batch-size must be a positive"),
         ((*MODEL, "--dataset", "digits", "--option", "width"), "'width': write key=value"),
         ((*MODEL, "--dataset", "digits", "--option", "width=[1"), "the value is not YAML"),

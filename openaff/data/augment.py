@@ -4,6 +4,9 @@ import numpy as np
 
 from .autoaugment import AutoAugment
 
+CROP_PADDING = 4  # pixels, by default
+LUMA = np.array([0.299, 0.587, 0.114], "float32")  # ITU-R BT.601
+
 
 class Normalize:
     """``(x / 255 - mean) / std`` per channel: uint8 (N, H, W, 3) -> float32 (N, 3, H, W)."""
@@ -51,6 +54,64 @@ class RandomFlip:
         return np.where(flip[:, None, None, None], images[:, :, ::-1], images)
 
 
+class ColorJitter:
+    """Brightness, contrast and saturation, each by its own factor from [1 - m, 1 + m].
+
+    uint8 in and out; the three in this order.
+
+    Parameters
+    ----------
+    strength : float
+        Largest relative change m.
+    """
+
+    def __init__(self, strength):
+        self.strength = strength
+
+    def __call__(self, images, rng):
+        factors = rng.uniform(1 - self.strength, 1 + self.strength, (3, len(images), 1, 1, 1))
+        brightness, contrast, saturation = factors.astype("float32")
+        pixels = images * brightness
+        grey = pixels @ LUMA
+        pixels = (
+            contrast * pixels + (1 - contrast) * grey.mean(axis=(1, 2), keepdims=True)[..., None]
+        )
+        pixels = saturation * pixels + (1 - saturation) * (pixels @ LUMA)[..., None]
+        return np.clip(np.rint(pixels), 0, 255).astype("uint8")
+
+
+class PCANoise:
+    """Noise along the principal components of ImageNet's colours; uint8 in and out.
+
+    ImageNet Classification with Deep Convolutional Neural Networks (Krizhevsky et al., NIPS 2012),
+    section 4.1.
+
+    Parameters
+    ----------
+    deviation : float
+        Standard deviation of the three components' random factors; 0.1 in the paper.
+    """
+
+    # of pixel values in [0, 255]: the components' deviations, and the components as columns
+    DEVIATIONS = np.array([55.46, 4.794, 1.148], "float32")
+    COMPONENTS = np.array(
+        [
+            [-0.5675, 0.7192, 0.4009],
+            [-0.5808, -0.0045, -0.8140],
+            [-0.5836, -0.6948, 0.4203],
+        ],
+        "float32",
+    )
+
+    def __init__(self, deviation):
+        self.deviation = deviation
+
+    def __call__(self, images, rng):
+        factors = rng.normal(0, self.deviation, (len(images), 3)).astype("float32")
+        shift = (factors * self.DEVIATIONS) @ self.COMPONENTS.T
+        return np.clip(np.rint(images + shift[:, None, None]), 0, 255).astype("uint8")
+
+
 class Compose:
     """One transform after another, all with one random generator."""
 
@@ -66,8 +127,18 @@ class Compose:
 def training_transform(dataset, config):
     """What a training batch goes through, by the :class:`~openaff.config.DataConfig`."""
     transforms = [AutoAugment(config.autoaugment)] if config.autoaugment else []
-    if config.crop_padding:
-        transforms.append(RandomCrop(config.crop_padding))
+    padding = config.crop_padding
+    if dataset.train.costly:  # photographs, which are cropped as they are read
+        padding = 0
+    if padding is None:
+        padding = CROP_PADDING
+    for transform, strength in (
+        (RandomCrop, padding),
+        (ColorJitter, config.jitter),
+        (PCANoise, config.pca_noise),
+    ):
+        if strength:
+            transforms.append(transform(strength))
     if config.flip:
         transforms.append(RandomFlip())
     return Compose(transforms + [Normalize(dataset.mean, dataset.std)])

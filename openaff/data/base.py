@@ -1,7 +1,7 @@
 """What a data set is to the rest of the project."""
 
 from dataclasses import dataclass
-from typing import Tuple
+from typing import Any, Tuple
 
 import numpy as np
 
@@ -19,24 +19,35 @@ class ImageSet:
 
     images: np.ndarray
     labels: np.ndarray
+    costly = False  # to read: worth more processes
 
     def __len__(self):
         return len(self.labels)
+
+    @property
+    def image_shape(self):
+        """(3, H, W)"""
+        return (3,) + self.images.shape[1:3]
+
+    def take(self, picked, rng):
+        """Images and labels of some numbers; ``rng`` is for sets that crop at random."""
+        return self.images[picked], self.labels[picked]
 
 
 @dataclass
 class Dataset:
     """A training and a test split, and what a result file has to say of them.
 
-    ``mean`` and ``std`` are per channel, for pixel values scaled to [0, 1].
+    ``train`` and ``test`` are image sets: in memory, of files, or of records.  ``mean`` and ``std``
+    are per channel, for pixel values scaled to [0, 1].
     """
 
     name: str
     labels: str  # the label granularity, in words
     split: str  # which images are in which split, in words
     class_names: Tuple[str, ...]
-    train: ImageSet
-    test: ImageSet
+    train: Any
+    test: Any
     mean: Tuple[float, float, float]
     std: Tuple[float, float, float]
 

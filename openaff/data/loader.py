@@ -16,7 +16,7 @@ class BatchLoader:
 
     Parameters
     ----------
-    images : ImageSet
+    images : ImageSet or PhotoSet
         What to read.
     batch_size : int
         Images a batch.
@@ -33,9 +33,9 @@ class BatchLoader:
         Processes that make batches ahead of their use; 0: none, a batch is made when it is asked
         for.  The batches are the same for any number.  By default two cores are left to the
         training, which works in two threads (while MXNet computes a step, the caller gets the
-        next batch), and up to four others make batches.  None does for evaluation, as to normalise
-        a batch takes hardly longer than to hand it over, nor for a small data set, as workers
-        start anew each epoch.
+        next batch), and up to four others make batches, sixteen where images are files.  Of images
+        in memory none does for evaluation, as to normalise a batch takes hardly longer than to
+        hand it over, nor for a small data set, as workers start anew each epoch.
     part : tuple of int
         (rank, count): of the batches that ``count`` processes read together, the images of number
         ``rank``.  ``batch_size`` is one process's.
@@ -69,8 +69,9 @@ class BatchLoader:
                 "take a smaller data.batch_size or fewer devices"
             )
         if workers is None:
-            worthwhile = train and len(images) >= 10000
-            workers = max(0, min(4, physical_cores() - 2)) if worthwhile else 0
+            worthwhile = images.costly or (train and len(images) >= 10000)
+            most = 16 if images.costly else 4
+            workers = max(0, min(most, physical_cores() - 2)) if worthwhile else 0
         if workers < 0:
             raise UserError(f"workers must be 0 or more, not {workers}")
         self.images = images
@@ -115,7 +116,8 @@ class BatchLoader:
     def _make(self, number, order, mixup, batch):
         picked = order[batch * self.batch_size : (batch + 1) * self.batch_size]
         rng = np.random.default_rng((self.seed, number, batch) + self._key)
-        images, labels = self.transform(self.images.images[picked], rng), self.images.labels[picked]
+        images, labels = self.images.take(picked, rng)
+        images = self.transform(images, rng)
         if mixup:
             images, labels = mixup(images, labels, rng)
         return images, labels.astype("float32")

@@ -31,9 +31,13 @@ class Mixup:
         self.alpha = alpha
         self.classes = classes
 
+    def draw(self, rng):
+        """A batch's proportion."""
+        return float(rng.beta(self.alpha, self.alpha))
+
     def __call__(self, images, labels, rng):
         """float32 (N, 3, H, W) and integers (N,) -> the same mixed, and float32 (N, K)."""
-        share = np.float32(rng.beta(self.alpha, self.alpha))
+        share = np.float32(self.draw(rng))
         targets = one_hot(labels, self.classes)
         mixed = (share * each + (1 - share) * each[::-1] for each in (images, targets))
         return tuple(mixed)

@@ -8,7 +8,7 @@ import sys
 import time
 
 from ..errors import UserError
-from ..runtime import physical_cores
+from ..runtime import ASKED_THREADS, physical_cores
 
 GRACE = 60  # seconds that workers have to end after a signal, or servers after the workers
 
@@ -42,9 +42,7 @@ def launch(command, workers, servers=1):
         "DMLC_NUM_WORKER": str(workers),
         "DMLC_NUM_SERVER": str(servers),
         # else the threads of many processes wait for each other on the same cores
-        "OMP_NUM_THREADS": os.environ.get(
-            "OMP_NUM_THREADS", str(max(1, physical_cores() // workers))
-        ),
+        "OMP_NUM_THREADS": ASKED_THREADS or str(max(1, physical_cores() // workers)),
     }
     helper = [sys.executable, "-c", "import openaff"]  # importing mxnet runs the role and ends
     roles = (

@@ -11,11 +11,10 @@ from mxnet.contrib import amp
 from tqdm import tqdm
 
 from ..complexity import count_parameters
-from ..config import load_config, to_yaml
+from ..config import PHOTOS, load_config, to_yaml
 from ..data import load_dataset
-from ..data.augment import Normalize, training_transform
-from ..data.loader import BatchLoader
-from ..data.mixing import Mixup
+from ..data.augment import CROP_PADDING
+from ..data.batches import test_batches, training_batches
 from ..errors import UserError
 from ..models import create_model
 from .checkpointing import LAST, load_checkpoint
@@ -88,23 +87,11 @@ class _Session:
         self.dataset = load_dataset(config.data)
         classes = len(self.dataset.class_names)
         self.batch_size = config.data.batch_size * len(devices)  # of this worker
-        mixup = Mixup(config.data.mixup_alpha, classes) if config.data.mixup_alpha else None
-        self.batches = BatchLoader(
-            self.dataset.train,
-            self.batch_size,
-            training_transform(self.dataset, config.data),
-            train=True,
-            seed=config.seed,
-            mixup=mixup,
-            workers=config.data.workers,
-            part=(self.workers.rank, self.workers.count),
+        part = (self.workers.rank, self.workers.count)
+        self.batches = training_batches(
+            self.dataset, config.data, self.batch_size, config.seed, part
         )
-        self.test_batches = BatchLoader(
-            self.dataset.test,
-            self.batch_size,
-            Normalize(self.dataset.mean, self.dataset.std),
-            part=(self.workers.rank, self.workers.count),
-        )
+        self.test_batches = test_batches(self.dataset, self.batch_size, config.data.workers, part)
         self.schedule = Schedule(
             config.schedule, config.optimizer.lr, config.epochs, len(self.batches)
         )
@@ -126,8 +113,8 @@ class _Session:
         distillation = self.config.distillation
         if distillation.teacher is None:
             return loss
-        _, height, width, _ = self.dataset.train.images.shape
-        teacher = load_teacher(distillation, classes, (3, height, width), self.devices)
+        shape = self.dataset.train.image_shape
+        teacher = load_teacher(distillation, classes, shape, self.devices)
         given = {
             key: getattr(distillation, key)
             for key in ("weight", "temperature")
@@ -307,9 +294,15 @@ def protocol(config, batch_size):
         decay,
         f"{schedule.warmup:g} warm-up {schedule.unit}",
         f"batch {batch_size}",
-        f"crop padding {data.crop_padding}",
+        "random resized crop"
+        if data.name in PHOTOS
+        else f"crop padding {CROP_PADDING if data.crop_padding is None else data.crop_padding}",
         "flip" if data.flip else "no flip",
     ]
+    if data.jitter:
+        parts.append(f"colour jitter {data.jitter:g}")
+    if data.pca_noise:
+        parts.append(f"PCA noise {data.pca_noise:g}")
     if data.autoaugment:
         parts.append(f"AutoAugment {data.autoaugment}")
     if data.mixup_alpha:

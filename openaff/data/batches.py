@@ -1,0 +1,58 @@
+"""From a data set to the batches of a training or an evaluation."""
+
+from ..errors import UserError
+from .augment import Normalize, training_transform
+from .loader import BatchLoader
+from .mixing import Mixup
+from .records import RecordBatches, RecordSet
+
+
+def training_batches(dataset, config, batch_size, seed=0, part=(0, 1)):
+    """Endless variety: augmented, shuffled batches of the training split.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        See :func:`~openaff.data.load_dataset`.
+    config : DataConfig
+        Augmentation, mixup and workers.
+    batch_size : int
+        Images a batch, of this process.
+    seed : int
+        What order and augmentation follow from.
+    part : tuple of int
+        (rank, count): the share of this one of so many processes.
+
+    Raises
+    ------
+    UserError
+        No training images, or fewer than a batch.
+    """
+    if dataset.train is None:
+        raise UserError(f"{dataset.name}: there are no training images in {config.root}")
+    mixup = Mixup(config.mixup_alpha, len(dataset.class_names)) if config.mixup_alpha else None
+    common = {"train": True, "seed": seed, "mixup": mixup, "workers": config.workers, "part": part}
+    if isinstance(dataset.train, RecordSet):
+        return RecordBatches(
+            dataset.train,
+            batch_size,
+            dataset.mean,
+            dataset.std,
+            flip=config.flip,
+            jitter=config.jitter or 0.0,
+            pca_noise=config.pca_noise or 0.0,
+            **common,
+        )
+    return BatchLoader(dataset.train, batch_size, training_transform(dataset, config), **common)
+
+
+def test_batches(dataset, batch_size, workers=None, part=(0, 1)):
+    """The test split in order, each image once, normalised; see :func:`training_batches`."""
+    if dataset.test is None:
+        raise UserError(f"{dataset.name}: there are no validation images")
+    if isinstance(dataset.test, RecordSet):
+        return RecordBatches(
+            dataset.test, batch_size, dataset.mean, dataset.std, workers=workers, part=part
+        )
+    normalize = Normalize(dataset.mean, dataset.std)
+    return BatchLoader(dataset.test, batch_size, normalize, workers=workers, part=part)

@@ -1,0 +1,110 @@
+"""ImageNet, and any set of photographs in class folders: as record files, or as the folders."""
+
+import pathlib
+
+import numpy as np
+
+from ..errors import UserError
+from .base import DATASETS, Dataset
+from .photos import MEAN, STD, CenterCrop, PhotoSet, RandomResizedCrop, class_folders
+from .records import RecordSet, read_manifest
+
+IMAGE_SIZE = 224  # pixels, by default
+CROP_RATIO = 224 / 256  # of the short side, by default
+CLASSES = 1000
+SPLITS = {"train": "training", "val": "validation"}
+
+
+@DATASETS.register("imagenet")
+def load_imagenet(config):
+    """ILSVRC 2012 from ``config.root``, see :func:`load_photos`: 1,000 classes."""
+    dataset = load_photos(config)
+    if len(dataset.class_names) != CLASSES:
+        raise UserError(
+            f"{config.root} holds {len(dataset.class_names)} classes, but ImageNet has {CLASSES}: "
+            "data.name=images reads any number"
+        )
+    return dataset
+
+
+@DATASETS.register("images")
+def load_photos(config):
+    """The images below ``config.root``: record files where there are any, else class folders.
+
+    Records are ``train.rec`` and ``val.rec`` with their ``.idx``, as ``prepare_imagenet.py`` packs
+    them; folders are ``train/CLASS/`` and ``val/CLASS/``.  One split may be missing, and is None.
+
+    Raises
+    ------
+    UserError
+        Neither is there, they are damaged or do not fit together, or AutoAugment is asked for with
+        records, whose reader does not have it.
+    """
+    if config.root is None:
+        raise UserError(
+            "data.root is not set: name the folder of train.rec and val.rec, or of train/ and val/"
+        )
+    root = pathlib.Path(config.root)
+    size = IMAGE_SIZE if config.image_size is None else config.image_size
+    ratio = CROP_RATIO if config.crop_ratio is None else config.crop_ratio
+    if any((root / f"{split}.rec").exists() for split in SPLITS):
+        if config.autoaugment:
+            raise UserError(
+                "data.autoaugment works on class folders only: MXNet's reader of record files does "
+                "not have it; leave it out, or read folders"
+            )
+        kind, names, splits = "records", *_read_records(root, size, ratio)
+    elif any((root / split).is_dir() for split in SPLITS):
+        kind, names, splits = "class folders", *_read_folders(root, size, ratio)
+    else:
+        raise UserError(
+            f"{root} holds neither train.rec and val.rec nor train/ and val/: see "
+            "scripts/prepare_imagenet.py and docs/imagenet.md"
+        )
+    counts = [
+        f"{len(splits[split]):,} {word} images" for split, word in SPLITS.items() if split in splits
+    ]
+    return Dataset(
+        name=config.name,
+        labels=f"{len(names)} classes",
+        split=f"{' and '.join(counts)} ({kind}), {size} pixels, crop ratio {ratio:g}",
+        class_names=tuple(names),
+        train=splits.get("train"),
+        test=splits.get("val"),
+        mean=MEAN,
+        std=STD,
+    )
+
+
+def _read_records(root, size, ratio):
+    """Class names and record sets, by split."""
+    paths = {split: root / f"{split}.rec" for split in SPLITS}
+    splits = {split: RecordSet(path, size, ratio) for split, path in paths.items() if path.exists()}
+    manifest = read_manifest(root)
+    if manifest is None:  # packed by other tools
+        return list(map(str, range(CLASSES))), splits
+    for split, records in splits.items():
+        packed = manifest["splits"].get(split, {}).get("images")
+        if packed != len(records):
+            raise UserError(
+                f"{records.index} names {len(records):,} images, but the manifest beside it says "
+                f"{packed}: pack the split anew"
+            )
+    return manifest["classes"], splits
+
+
+def _read_folders(root, size, ratio):
+    """Class names and photo sets, by split."""
+    crops = {"train": RandomResizedCrop(size), "val": CenterCrop(size, ratio)}
+    classes, splits = None, {}
+    for split in SPLITS:
+        if not (root / split).is_dir():
+            continue
+        names, items = class_folders(root / split)
+        classes = classes or names
+        unknown = sorted(set(names) - set(classes))
+        if unknown:
+            raise UserError(f"{root / split} has the class {unknown[0]!r}, but train/ has not")
+        paths, labels = zip(*((path, classes.index(names[label])) for path, label in items))
+        splits[split] = PhotoSet(paths, np.array(labels, "int32"), crops[split])
+    return classes, splits

@@ -1,0 +1,318 @@
+"""Packing images into RecordIO files: by several processes, resumable, from tars or folders."""
+
+import hashlib
+import io
+import json
+import multiprocessing
+import os
+import pathlib
+import shutil
+import tarfile
+from dataclasses import dataclass
+from functools import partial
+
+import mxnet as mx
+from PIL import Image
+from tqdm import tqdm
+
+from ..errors import UserError
+from ..files import atomic, write_json
+from .photos import class_folders, read_photo
+from .records import MANIFEST, read_manifest
+
+PART = 1024  # images that are packed, and after an interruption packed anew, together
+ORIENTATION = 0x0112  # EXIF
+DEVKIT = "ILSVRC2012_devkit_t12/data/"
+
+
+@dataclass(frozen=True)
+class Item:
+    """An image: some bytes of a file, which may be a tar file."""
+
+    name: str
+    path: str
+    offset: int
+    size: int
+    label: int
+
+    def read(self):
+        with open(self.path, "rb") as source:
+            source.seek(self.offset)
+            return source.read(self.size)
+
+
+def folder_items(folder):
+    """Classes and items of a folder of class folders, see :func:`~.photos.class_folders`."""
+    classes, files = class_folders(folder)
+    items = [
+        Item(f"{classes[label]}/{path.name}", str(path), 0, path.stat().st_size, label)
+        for path, label in files
+    ]
+    return classes, items
+
+
+def train_tar_items(path):
+    """Classes and items of ILSVRC2012_img_train.tar, a tar file of one tar file a synset."""
+    items, classes = [], []
+    with _open_tar(path) as outer:
+        members = sorted(_files(path, outer), key=lambda member: member.name)
+        for member in tqdm(members, unit="class", desc="reading the index", disable=None):
+            synset, suffix = os.path.splitext(member.name)
+            if suffix != ".tar":
+                raise UserError(f"{path} holds {member.name}: not a tar file of a class's images")
+            inner_name = f"{path}, {member.name}"
+            try:
+                with tarfile.open(fileobj=outer.extractfile(member), mode="r:") as inner:
+                    for image in sorted(_files(inner_name, inner), key=lambda each: each.name):
+                        offset = member.offset_data + image.offset_data
+                        name = f"{synset}/{image.name}"
+                        items.append(Item(name, str(path), offset, image.size, len(classes)))
+            except tarfile.TarError as error:
+                raise UserError(f"{inner_name} is damaged: {error}") from None
+            classes.append(synset)
+    if not items:
+        raise UserError(f"{path} holds no images")
+    return classes, items
+
+
+def val_tar_items(path, synsets, classes):
+    """Items of ILSVRC2012_img_val.tar, whose n-th image by name is of ``synsets[n]``."""
+    with _open_tar(path) as archive:
+        members = sorted(_files(path, archive), key=lambda member: member.name)
+    if len(members) != len(synsets):
+        raise UserError(
+            f"{path} holds {len(members):,} images, but there are {len(synsets):,} labels"
+        )
+    numbers = {synset: number for number, synset in enumerate(classes)}
+    unknown = sorted(set(synsets) - set(numbers))
+    if unknown:
+        raise UserError(f"the label {unknown[0]!r} of {path} is no class of the training images")
+    return [
+        Item(each.name, str(path), each.offset_data, each.size, numbers[synset])
+        for each, synset in zip(members, synsets)
+    ]
+
+
+def read_devkit(path):
+    """The validation images' synsets, in order, from ILSVRC2012_devkit_t12.tar.gz."""
+    try:
+        from scipy.io import loadmat
+    except ImportError as error:
+        raise UserError(
+            f"the devkit holds a Matlab file ({error}): pip install scipy, or give --val-labels"
+        ) from None
+    try:
+        with tarfile.open(path) as archive:
+            meta = archive.extractfile(DEVKIT + "meta.mat").read()
+            truth = archive.extractfile(DEVKIT + "ILSVRC2012_validation_ground_truth.txt").read()
+        table = loadmat(io.BytesIO(meta), squeeze_me=True)["synsets"]
+        synsets = {int(row["ILSVRC2012_ID"]): str(row["WNID"]) for row in table}
+        return [synsets[int(line)] for line in truth.split()]
+    except (OSError, EOFError, KeyError, AttributeError, ValueError, tarfile.TarError) as error:
+        raise UserError(f"{path} is no ILSVRC2012 devkit, or not whole: {error}") from None
+
+
+def _open_tar(path):
+    try:
+        return tarfile.open(path, "r:")
+    except (OSError, tarfile.TarError) as error:
+        raise UserError(
+            f"cannot read {path}: {error}; it must be an uncompressed tar file"
+        ) from None
+
+
+def _files(path, archive):
+    """The regular files of an archive, whose names must stay below its own folder."""
+    try:
+        members = archive.getmembers()
+    except tarfile.TarError as error:
+        raise UserError(f"{path} is cut short or damaged: {error}") from None
+    for member in members:
+        name = pathlib.PurePosixPath(member.name)
+        if name.is_absolute() or ".." in name.parts or not (member.isfile() or member.isdir()):
+            raise UserError(f"{path} holds {member.name!r}, which no image archive does: refused")
+    return [member for member in members if member.isfile()]
+
+
+def encode(content, name, resize=None, quality=95):
+    """An image's bytes as they are packed: as they are where they will do, else as a new JPEG.
+
+    A JPEG, upright and in RGB or grey, stays as it is.  Others are turned upright, converted to RGB
+    and encoded anew; with ``resize``, so are those whose short side is longer, and made smaller.
+
+    Raises
+    ------
+    UserError
+        See :func:`~openaff.data.photos.read_photo`.
+    """
+    image = read_photo(content, name)
+    with Image.open(io.BytesIO(content)) as original:
+        upright = original.getexif().get(ORIENTATION, 1) == 1
+        fits = resize is None or min(image.size) <= resize
+        if original.format == "JPEG" and original.mode in ("RGB", "L") and upright and fits:
+            return content
+    if not fits:
+        scale = resize / min(image.size)
+        image = image.resize([round(scale * side) for side in image.size], Image.BICUBIC)
+    out = io.BytesIO()
+    image.save(out, "JPEG", quality=quality, subsampling=0 if quality >= 90 else -1)
+    return out.getvalue()
+
+
+def pack(split, classes, items, out, resize=None, quality=95, workers=1):
+    """Write ``out/SPLIT.rec`` and ``.idx`` and the split's part of the manifest.
+
+    A split that is packed already is left as it is.  Images that cannot be read are left out, and
+    named in the manifest.  After an interruption the same call goes on where it was.
+
+    Parameters
+    ----------
+    split : str
+        ``train`` or ``val``.
+    classes : list of str
+        Class names; an item's label is a place in it.
+    items : list of Item
+        What to pack, in this order.
+    out : path-like
+        A folder, made where it does not exist.
+    resize : int, optional
+        Short sides are made as short as this, where they are longer.
+    quality : int
+        Of the JPEGs that are encoded anew, 1 to 100.
+    workers : int
+        Processes.
+
+    Returns
+    -------
+    dict
+        The split's part of the manifest.
+
+    Raises
+    ------
+    UserError
+        The split is packed already with other settings, an unfinished packing of something else is
+        in the way, the classes differ from the other split's, or no image can be read.
+    """
+    out = pathlib.Path(out)
+    record, parts = out / f"{split}.rec", out / f"{split}.parts"
+    manifest = read_manifest(out) or {"classes": classes, "splits": {}}
+    if manifest["classes"] != classes:
+        raise UserError(f"{out / MANIFEST} is of other classes: pack into another folder")
+    settings = {"resize": resize, "quality": quality}
+    packed = manifest["splits"].get(split)
+    if packed and packed.items() >= settings.items():
+        return packed
+    if packed or record.exists():
+        raise UserError(
+            f"{record} exists, of other settings or unfinished: take another --out, or remove it"
+        )
+    listing = hashlib.sha256(json.dumps([vars(item) for item in items]).encode()).hexdigest()
+    plan = {"listing": listing, "images_per_part": PART, **settings}
+    _begin(parts, plan)
+    chunks = [items[start : start + PART] for start in range(0, len(items), PART)]
+    missing = [
+        (chunk, parts / f"{number:05d}")
+        for number, chunk in enumerate(chunks)
+        if not (parts / f"{number:05d}.json").exists()
+    ]
+    done = len(items) - sum(len(chunk) for chunk, _ in missing)
+    make = partial(_pack_part, resize=resize, quality=quality)
+    with tqdm(total=len(items), initial=done, unit="img", desc=split, disable=None) as bar:
+        if workers > 1:
+            with multiprocessing.Pool(workers) as pool:
+                for count in pool.imap_unordered(make, missing):
+                    bar.update(count)
+        else:
+            for count in map(make, missing):
+                bar.update(count)
+    result = _join(record, parts, len(chunks))
+    if not result["images"]:
+        shutil.rmtree(parts)
+        raise UserError(f"none of the {len(items):,} images of {split} can be read")
+    result.update(settings)
+    manifest["splits"][split] = result
+    os.replace(parts / "joined.rec", record)  # the index last: without it the records are not read
+    os.replace(parts / "joined.idx", record.with_suffix(".idx"))
+    write_json(out / MANIFEST, manifest)
+    shutil.rmtree(parts)
+    return result
+
+
+def _begin(parts, plan):
+    """Make the folder of finished parts, or see that the one that is there fits."""
+    try:
+        parts.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot make the folder {parts}: {error.strerror}") from None
+    path = parts / "plan.json"
+    if path.exists() and json.loads(path.read_text()) != plan:
+        raise UserError(
+            f"{parts} is an unfinished packing of other images or settings: repeat it as it was, "
+            "or remove it"
+        )
+    write_json(path, plan)
+
+
+def _pack_part(task, resize, quality):
+    """Write one part's ``.rec`` and, when that is whole, ``.json``; the number of its items."""
+    chunk, stem = task
+    offsets, skipped = [], []
+    with atomic(stem.with_suffix(".rec")) as temporary:
+        writer = mx.recordio.MXIndexedRecordIO(os.devnull, str(temporary), "w")
+        for item in chunk:
+            try:
+                content = encode(item.read(), item.name, resize, quality)
+            except UserError as error:
+                skipped.append(str(error))
+                continue
+            offsets.append(writer.tell())
+            header = mx.recordio.IRHeader(0, item.label, 0, 0)
+            writer.write(mx.recordio.pack(header, content))
+        writer.close()
+    write_json(stem.with_suffix(".json"), {"offsets": offsets, "skipped": skipped})
+    return len(chunk)
+
+
+def _join(record, parts, count):
+    """One record file of all parts, which are removed as they go in; its part of the manifest.
+
+    ``joined.json`` says how far it is, so that an interruption here costs nothing either.
+    """
+    path = parts / "joined.json"
+    state = {"parts": 0, "bytes": 0, "images": 0, "skipped": []}
+    if path.exists():
+        state = json.loads(path.read_text())
+    joined, index = parts / "joined.rec", parts / "joined.idx"
+    joined.touch()
+    index.touch()
+    lines = index.read_text().splitlines(True)[: state["images"]]
+    with open(joined, "r+b") as out, open(index, "w") as out_index:
+        out.truncate(state["bytes"])
+        out.seek(state["bytes"])
+        out_index.writelines(lines)
+        for number in range(state["parts"], count):
+            part = parts / f"{number:05d}.rec"
+            facts = json.loads(part.with_suffix(".json").read_text())
+            for offset in facts["offsets"]:
+                out_index.write(f"{state['images']}\t{state['bytes'] + offset}\n")
+                state["images"] += 1
+            with open(part, "rb") as source:
+                shutil.copyfileobj(source, out, 1 << 22)
+            state["bytes"] += part.stat().st_size
+            state["skipped"] += facts["skipped"]
+            state["parts"] = number + 1
+            for each in (out, out_index):
+                each.flush()
+                os.fsync(each.fileno())
+            write_json(path, state)
+            part.unlink()
+    digest = hashlib.sha256()
+    with open(joined, "rb") as source:
+        for block in iter(lambda: source.read(1 << 22), b""):
+            digest.update(block)
+    return {
+        "images": state["images"],
+        "bytes": state["bytes"],
+        "sha256": digest.hexdigest(),
+        "skipped": state["skipped"],
+    }

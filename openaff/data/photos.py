@@ -1,0 +1,165 @@
+"""Photographs of any size: reading them, and cutting out squares."""
+
+import io
+import math
+import pathlib
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from ..errors import UserError
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+MEAN = tuple(value / 255 for value in (123.68, 116.779, 103.939))
+STD = tuple(value / 255 for value in (58.393, 57.12, 57.375))
+
+
+def read_photo(source, name=None):
+    """The upright RGB image of a file: grey, palette, CMYK and transparent ones are converted.
+
+    Parameters
+    ----------
+    source : path-like or bytes
+        A file, or its content.
+    name : str, optional
+        What messages call it, by default the path.
+
+    Raises
+    ------
+    UserError
+        A file that is missing, empty, truncated, no image, or too large to be one.
+    """
+    name = name or source
+    try:
+        content = source if isinstance(source, bytes) else pathlib.Path(source).read_bytes()
+        if not content:
+            raise UserError(f"{name} is empty")
+        with Image.open(io.BytesIO(content)) as image:
+            return ImageOps.exif_transpose(image).convert("RGB")
+    except UserError:
+        raise
+    except Exception as error:  # Pillow's decoders raise many kinds
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+        raise UserError(f"cannot read the image {name}: {reason or type(error).__name__}") from None
+
+
+def cut(image, box, size):
+    """The part ``box`` (left, top, right, bottom) of an image as uint8 (size, size, 3).
+
+    Bilinear without smoothing before a reduction, as the reader of record files does it.
+    """
+    part = image.transform((size, size), Image.EXTENT, box, Image.BILINEAR)
+    return np.asarray(part)
+
+
+class RandomResizedCrop:
+    """A random part of 8 to 100% of the area and of aspect 3/4 to 4/3, resized to a square.
+
+    Going Deeper with Convolutions (Szegedy et al., CVPR 2015), section 6.
+
+    Parameters
+    ----------
+    size : int
+        Pixels of the square's side.
+    """
+
+    def __init__(self, size):
+        self.size = size
+
+    def __call__(self, image, rng):
+        for _ in range(10):
+            area = rng.uniform(0.08, 1) * image.width * image.height
+            aspect = math.exp(rng.uniform(math.log(3 / 4), math.log(4 / 3)))
+            width, height = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+            if 0 < width <= image.width and 0 < height <= image.height:
+                left = rng.integers(image.width - width + 1)
+                top = rng.integers(image.height - height + 1)
+                return cut(image, (left, top, left + width, top + height), self.size)
+        return CenterCrop(self.size, 1.0)(image)
+
+
+class CenterCrop:
+    """The short side resized to ``size / ratio`` pixels, and the central square cut out, at once.
+
+    In whole pixels of the resized image, as the reader of record files does it.
+
+    Parameters
+    ----------
+    size : int
+        Pixels of the square's side.
+    ratio : float
+        Its share of the short side, in (0, 1].
+    """
+
+    def __init__(self, size, ratio):
+        self.size = size
+        self.short = round(size / ratio)
+
+    def __call__(self, image, rng=None):
+        shorter = min(image.size)
+        width, height = (self.short * side // shorter for side in image.size)
+        x, y = image.width / width, image.height / height
+        left, top = (width - self.size) // 2, (height - self.size) // 2
+        box = (left * x, top * y, (left + self.size) * x, (top + self.size) * y)
+        return cut(image, box, self.size)
+
+
+class PhotoSet:
+    """Image files with labels, read when they are asked for.
+
+    Parameters
+    ----------
+    paths : list of path-like
+        N files.
+    labels : numpy.ndarray
+        int32 (N,).
+    crop : callable
+        ``crop(image, rng)``: a PIL image -> uint8 (size, size, 3).
+    """
+
+    costly = True  # to read: worth more processes
+
+    def __init__(self, paths, labels, crop):
+        self.paths = paths
+        self.labels = labels
+        self.crop = crop
+
+    def __len__(self):
+        return len(self.labels)
+
+    @property
+    def image_shape(self):
+        return (3, self.crop.size, self.crop.size)
+
+    def take(self, picked, rng):
+        """uint8 (n, size, size, 3) and int32 (n,)."""
+        images = [self.crop(read_photo(self.paths[index]), rng) for index in picked]
+        return np.stack(images), self.labels[picked]
+
+
+def class_folders(folder):
+    """Class names, sorted, and (path, label) of every image below a folder of class folders.
+
+    Raises
+    ------
+    UserError
+        No such folder, none in it, or one without images.
+    """
+    folder = pathlib.Path(folder)
+    if not folder.is_dir():
+        raise UserError(f"there is no folder {folder}")
+    classes = sorted(each.name for each in folder.iterdir() if each.is_dir())
+    if not classes:
+        raise UserError(f"{folder} holds no class folders: put each class's images into one")
+    items = []
+    for label, name in enumerate(classes):
+        files = sorted(
+            path for path in (folder / name).iterdir() if path.suffix.lower() in SUFFIXES
+        )
+        if not files:
+            raise UserError(
+                f"the class folder {folder / name} holds no images ({', '.join(SUFFIXES)}): "
+                "remove it, or fill it"
+            )
+        items += [(path, label) for path in files]
+    return classes, items

@@ -1,0 +1,54 @@
+"""The command line of the training scripts."""
+
+import argparse
+
+from ..config import load_config
+from ..errors import UserError
+from .checkpointing import LAST, PREVIOUS
+from .devices import parse_devices
+from .run import resume, train
+
+
+def main(description):
+    """Train or resume as ``sys.argv`` says, and print how it ended.
+
+    Raises
+    ------
+    UserError
+        See :func:`~openaff.training.run.train`.
+    """
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--config", metavar="FILE", help="recipe, see configs/")
+    parser.add_argument("--out", metavar="DIR", help="run folder to make")
+    parser.add_argument("--resume", metavar="DIR", help="run folder to go on with, instead")
+    parser.add_argument(
+        "--checkpoint", metavar="NAME", help=f"of --resume's folder: {LAST} or {PREVIOUS}"
+    )
+    parser.add_argument(
+        "--devices",
+        default="cpu",
+        help="cpu, cpu:N (N devices on the CPU) or gpu:0,1 (%(default)s)",
+    )
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="settings that differ from the file's"
+    )
+    args = parser.parse_intermixed_args()
+    devices = parse_devices(args.devices)
+    if args.resume:
+        if args.config or args.out or args.overrides:
+            raise UserError("--resume takes its settings from the run folder: leave others out")
+        result = resume(args.resume, devices, args.checkpoint or LAST)
+    else:
+        if not (args.config and args.out):
+            raise UserError("--config and --out are needed, or --resume")
+        if args.checkpoint:
+            raise UserError("--checkpoint has no effect without --resume")
+        result = train(load_config(args.config, args.overrides), args.out, devices)
+    if result:  # of several workers the first one has it
+        print(
+            "best accuracy {best_accuracy:.2%} (epoch {best_epoch}, {best_selection}), last "
+            "{last_accuracy:.2%}; labels: {labels}".format(**result)
+        )
+        print(f"written to {args.resume or args.out}")

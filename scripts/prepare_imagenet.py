@@ -1,0 +1,112 @@
+#!/usr/bin/env python
+"""Pack ImageNet, or images of your own in class folders, into MXNet's record files.
+
+    python scripts/prepare_imagenet.py --out DIR --train ILSVRC2012_img_train.tar \\
+        --val ILSVRC2012_img_val.tar --devkit ILSVRC2012_devkit_t12.tar.gz
+    python scripts/prepare_imagenet.py --out DIR --train photos/train --val photos/val
+
+writes train.rec, val.rec, their indices and manifest.json (classes, counts, checksums, and every
+image that could not be read).  Nothing is extracted.  After an interruption the same command goes
+on where it was.
+"""
+
+import argparse
+import pathlib
+import sys
+
+from openaff import cli
+from openaff.data import packing
+from openaff.data.records import read_manifest
+from openaff.errors import UserError, positive_int
+from openaff.runtime import physical_cores
+
+
+def parse_args():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder of the record files")
+    parser.add_argument("--train", metavar="PATH", help="the official tar file, or class folders")
+    parser.add_argument("--val", metavar="PATH", help="the official tar file, or class folders")
+    parser.add_argument("--devkit", metavar="FILE", help="labels of the official val tar file")
+    parser.add_argument(
+        "--val-labels", metavar="FILE", help="or: a synset a line, in the order of the images"
+    )
+    parser.add_argument(
+        "--resize", type=int, metavar="N", help="make short sides N pixels, where they are longer"
+    )
+    parser.add_argument(
+        "--quality", type=int, default=95, metavar="Q", help="of new JPEGs, 1 to 100 (%(default)s)"
+    )
+    parser.add_argument("--workers", type=int, metavar="N", help="processes (one a core, up to 16)")
+    return parser.parse_args()
+
+
+def check(args):
+    if not (args.train or args.val):
+        raise UserError("nothing to pack: give --train, --val or both")
+    for flag in ("resize", "workers"):
+        if getattr(args, flag) is not None:
+            positive_int("--" + flag, getattr(args, flag))
+    if not 1 <= args.quality <= 100:
+        raise UserError(f"--quality must be 1 to 100, not {args.quality}")
+    labels = [flag for flag in ("devkit", "val_labels") if getattr(args, flag)]
+    tar = args.val and not pathlib.Path(args.val).is_dir()
+    if tar and len(labels) != 1:
+        raise UserError("a tar file for --val needs its labels: --devkit or --val-labels")
+    if labels and not tar:
+        raise UserError(
+            f"--{labels[0].replace('_', '-')} has an effect with a tar file for --val only"
+        )
+
+
+def val_items(args, classes):
+    if pathlib.Path(args.val).is_dir():
+        names, items = packing.folder_items(args.val)
+        unknown = sorted(set(names) - set(classes or names))
+        if unknown:
+            raise UserError(f"{args.val} has the class {unknown[0]!r}, but the training images not")
+        classes = classes or names
+        numbers = [classes.index(name) for name in names]
+        return classes, [packing.Item(**dict(vars(i), label=numbers[i.label])) for i in items]
+    if args.devkit:
+        synsets = packing.read_devkit(args.devkit)
+    else:
+        try:
+            synsets = pathlib.Path(args.val_labels).read_text().split()
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"cannot read {args.val_labels}: {error}") from None
+    classes = classes or sorted(set(synsets))
+    return classes, packing.val_tar_items(args.val, synsets, classes)
+
+
+def main():
+    args = parse_args()
+    check(args)
+    manifest = read_manifest(args.out)
+    classes = manifest["classes"] if manifest else None
+    todo = []
+    if args.train:
+        read = (
+            packing.folder_items if pathlib.Path(args.train).is_dir() else packing.train_tar_items
+        )
+        classes, items = read(args.train)
+        todo.append(("train", items))
+    if args.val:
+        classes, items = val_items(args, classes)
+        todo.append(("val", items))
+    workers = args.workers or min(16, physical_cores())
+    for split, items in todo:
+        facts = packing.pack(split, classes, items, args.out, args.resize, args.quality, workers)
+        print(
+            f"{split}: {facts['images']:,} images of {len(classes):,} classes, "
+            f"{facts['bytes']:,} bytes in {pathlib.Path(args.out) / split}.rec"
+        )
+        for skipped in facts["skipped"]:
+            print(f"{split}: left out: {skipped}", file=sys.stderr)
+        if facts["skipped"]:
+            print(f"{split}: {len(facts['skipped']):,} images left out", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,245 @@
+"""Photographs from records and from folders: reading, batches, training, evaluation."""
+
+import json
+import shutil
+
+import mxnet as mx
+import numpy as np
+import pytest
+from photo_files import COLOURS, write_folder
+from sklearn.datasets import load_sample_images
+
+from openaff import UserError, create_model
+from openaff.config import DataConfig, load_config
+from openaff.data import load_dataset
+from openaff.data.augment import ColorJitter, PCANoise
+from openaff.data.batches import test_batches as batches_to_test
+from openaff.data.batches import training_batches
+from openaff.data.packing import folder_items, pack
+from openaff.data.photos import MEAN, STD
+from openaff.data.records import RecordBatches, RecordSet
+from openaff.evaluation import evaluate_network, ten_crops, write_confusion, write_per_class
+from openaff.training.run import resume, train
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """A folder with train/ and val/ class folders, and one with the same as records."""
+    folder = tmp_path_factory.mktemp("photos")
+    for split, count in (("train", 8), ("val", 3)):
+        write_folder(folder / "folders" / split, count)
+        classes, items = folder_items(folder / "folders" / split)
+        pack(split, classes, items, folder / "records")
+    return folder
+
+
+def dataset(root, name="images", **settings):
+    return load_dataset(DataConfig(name=name, root=str(root), image_size=32, **settings))
+
+
+def of_test(data, batch_size, **options):
+    batches = list(batches_to_test(data, batch_size, **options).epoch())
+    images, labels = (np.concatenate([each.asnumpy() for each in part]) for part in zip(*batches))
+    return images, labels, [len(batch) for batch, _ in batches]
+
+
+def test_records_and_folders_give_the_same_tensors(photos, tmp_path):
+    """Of smooth images; and of scikit-learn's two photographs, to JPEG decoding and resizing."""
+    one, two = (of_test(dataset(photos / kind), 4) for kind in ("folders", "records"))
+    assert one[1].tolist() == two[1].tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+    assert one[2] == two[2] == [4, 4, 1]  # the last batch counts with its own size
+    levels = np.abs(one[0] - two[0]) * 255 * np.array(STD).reshape(3, 1, 1)
+    assert levels.mean() < 1 and levels.max() < 10
+    for index, image in enumerate(load_sample_images().images):
+        (tmp_path / "val" / str(index)).mkdir(parents=True)
+        pixels = mx.nd.array(image[..., ::-1], dtype="uint8").asnumpy()
+        packed = mx.recordio.pack_img(mx.recordio.IRHeader(0, 0, 0, 0), pixels, quality=95)
+        (tmp_path / "val" / str(index) / "photo.jpg").write_bytes(mx.recordio.unpack(packed)[1])
+    classes, items = folder_items(tmp_path / "val")
+    pack("val", classes, items, tmp_path / "records")
+    for size in (96, 224):
+        settings = DataConfig(name="images", image_size=size)
+        sets = []
+        for root in (tmp_path, tmp_path / "records"):
+            settings.root = str(root)
+            sets.append(of_test(load_dataset(settings), 2)[0])
+        levels = np.abs(sets[0] - sets[1]) * 255 * np.array(STD).reshape(3, 1, 1)
+        assert levels.mean() < 2.5 and np.percentile(levels, 99) < 20
+
+
+def test_scaling_is_the_published_one(photos):
+    images, labels, _ = of_test(dataset(photos / "records"), 9)
+    pixels = (images * np.reshape(STD, (3, 1, 1)) + np.reshape(MEAN, (3, 1, 1))) * 255
+    for image, label in zip(pixels, labels):
+        colour = list(COLOURS.values())[int(label)]
+        assert np.argmax(image.mean(axis=(1, 2))) == np.argmax(colour)
+        assert 0 <= image.min() + 1 and image.max() <= 256
+
+
+@pytest.mark.parametrize("kind", ["folders", "records"])
+def test_training_batches_follow_from_seed_and_epoch(photos, kind):
+    config = DataConfig(name="images", batch_size=5, jitter=0.4, pca_noise=0.1, mixup_alpha=0.2)
+    data = dataset(photos / kind)
+
+    def epoch(number=1, seed=0, start=0, mixing=True):
+        batches = training_batches(data, config, 5, seed)
+        assert len(batches) == 4  # of 24 images; the rest is left out
+        return [
+            (images.asnumpy(), labels.asnumpy())
+            for images, labels in batches.epoch(number, start, mixing)
+        ]
+
+    first = epoch()
+    assert len(first) == 4 and first[0][0].shape == (5, 3, 32, 32)
+    for (images, labels), (again, labels_again) in zip(first[2:], epoch(start=2)):
+        np.testing.assert_array_equal(images, again)
+        np.testing.assert_array_equal(labels, labels_again)
+    for other in (epoch(2), epoch(seed=1)):
+        assert np.abs(other[0][0] - first[0][0]).max() > 0.1
+    assert first[0][1].shape == (5, 3)
+    np.testing.assert_allclose(first[0][1].sum(axis=1), 1, rtol=1e-5)
+    plain = epoch(mixing=False)
+    assert plain[0][1].shape == (5,)
+    seen = np.concatenate([labels for _, labels in plain]).astype(int)
+    assert min(np.bincount(seen, minlength=3)) >= 4  # shuffled, and each image at most once
+
+
+@pytest.mark.parametrize("kind", ["folders", "records"])
+def test_parts_of_several_processes_are_the_whole(photos, kind):
+    data = dataset(photos / kind)
+    whole, labels, _ = of_test(data, 4)
+    parts = [of_test(data, 2, part=(rank, 2)) for rank in (0, 1)]
+    assert sum(len(part[1]) for part in parts) == len(labels)
+
+    def keys(images):
+        return sorted(images.reshape(len(images), -1).sum(axis=1).round(2).tolist())
+
+    assert keys(np.concatenate([part[0] for part in parts])) == pytest.approx(keys(whole), abs=0.05)
+    config = DataConfig(name="images")
+    lengths = {len(training_batches(data, config, 5, part=(rank, 2))) for rank in (0, 1)}
+    assert lengths == {2}
+
+
+def test_a_whole_run_and_its_resumption(photos, root, tmp_path):
+    """Two epochs, and the same stopped after the first: records, their reader's threads and all."""
+    overrides = ["model.name=aff_cifar_resnet8", "model.options={width_multiplier: 1}"]
+    overrides += [f"data.root={photos / 'records'}", "data.image_size=32"]
+    config = load_config(root / "configs/imagenet/smoke.yaml", overrides)
+    whole = train(config, tmp_path / "whole", [mx.cpu()])
+    assert whole["labels"] == "3 classes" and "random resized crop" in whole["protocol"]
+    shutil.copytree(tmp_path / "whole", tmp_path / "again")
+    (tmp_path / "again" / "result.json").unlink()
+    again = resume(tmp_path / "again", [mx.cpu()], "previous.ckpt")
+    assert again["last_accuracy"] == whole["last_accuracy"]
+    one, two = (mx.nd.load(str(tmp_path / each / "last.params")) for each in ("whole", "again"))
+    for name in one:
+        np.testing.assert_array_equal(one[name].asnumpy(), two[name].asnumpy())
+
+
+def test_evaluation_of_every_class_and_by_ten_crops(photos, tmp_path):
+    net = create_model("add_cifar_resnet8", num_classes=3, width_multiplier=1)
+    net.initialize(mx.init.Xavier())
+    data = dataset(photos / "folders", crop_ratio=1.0)
+    result, confusion = evaluate_network(net, data, [mx.cpu()], 4)
+    assert confusion.sum(axis=1).tolist() == [3, 3, 3]
+    assert confusion.trace() / 9 == result["accuracy"]
+    write_per_class(tmp_path / "classes.csv", data.class_names, confusion)
+    write_confusion(tmp_path / "confusion.csv", data.class_names, confusion)
+    rows = (tmp_path / "classes.csv").read_text().splitlines()
+    assert rows[0] == "class,images,correct,accuracy" and len(rows) == 4
+    assert (tmp_path / "confusion.csv").read_text().splitlines()[0].endswith("blue,green,red")
+    ten, _ = evaluate_network(net, data, [mx.cpu()], 4, ten_crop=24)
+    images, labels, _ = of_test(data, 9)
+    shares = sum(net(crop).softmax() for crop in ten_crops(mx.nd.array(images), 24)) / 10
+    picked = shares.asnumpy()[np.arange(9), labels.astype(int)]
+    assert ten["loss"] == pytest.approx(-np.log(picked).mean(), rel=1e-4)
+    with pytest.raises(UserError, match="squares of 40 pixels do not fit into images of 32"):
+        evaluate_network(net, data, [mx.cpu()], ten_crop=40)
+
+
+def test_ten_crops_are_corners_centre_and_their_mirror_images():
+    images = mx.nd.arange(6 * 5).reshape((1, 1, 6, 5))
+    crops = ten_crops(images, 3)
+    assert [int(crop[0, 0, 0, 0].asscalar()) for crop in crops[:5]] == [0, 2, 15, 17, 6]
+    for plain, mirrored in zip(crops[:5], crops[5:]):
+        np.testing.assert_array_equal(plain.asnumpy()[..., ::-1], mirrored.asnumpy())
+
+
+def test_jitter_and_noise():
+    rng = np.random.default_rng(0)
+    images = rng.integers(60, 180, (400, 6, 6, 3), dtype="uint8")
+    assert (ColorJitter(0.0)(images, rng) == images).all()
+    assert (PCANoise(0.0)(images, rng) == images).all()
+    jittered = ColorJitter(0.4)(images, rng)
+    assert jittered.dtype == np.uint8 and jittered.shape == images.shape
+    ratio = jittered.mean(axis=(1, 2, 3)) / images.mean(axis=(1, 2, 3))
+    assert 0.58 < ratio.min() < 0.7 and 1.3 < ratio.max() < 1.42  # brightness
+    spread = jittered.std(axis=(1, 2)).mean(axis=1) / images.std(axis=(1, 2)).mean(axis=1)
+    assert spread.min() < 0.5 and spread.max() > 1.4  # contrast and saturation, too
+    shift = PCANoise(0.1)(images, rng).astype(float) - images
+    assert np.ptp(shift, axis=(1, 2)).max() == 0  # one shift an image
+    covariance = np.cov(shift[:, 0, 0].T)
+    expected = (PCANoise.COMPONENTS * (0.1 * PCANoise.DEVIATIONS) ** 2) @ PCANoise.COMPONENTS.T
+    np.testing.assert_allclose(covariance, expected, rtol=0.25, atol=1)
+
+
+def test_damaged_records_are_refused(photos, tmp_path):
+    for name in ("cut", "other", "disorder", "empty", "count"):
+        shutil.copytree(photos / "records", tmp_path / name)
+    rec = tmp_path / "cut" / "train.rec"
+    rec.write_bytes(rec.read_bytes()[:-100])
+    lines = (tmp_path / "other" / "train.idx").read_text().splitlines(True)
+    (tmp_path / "other" / "train.idx").write_text("".join(lines[:-1]))
+    (tmp_path / "disorder" / "train.idx").write_text("".join(lines[::-1]))
+    (tmp_path / "empty" / "train.idx").write_text("")
+    manifest = json.loads((tmp_path / "count" / "manifest.json").read_text())
+    manifest["splits"]["train"]["images"] = 25
+    (tmp_path / "count" / "manifest.json").write_text(json.dumps(manifest))
+    for name, message in (
+        ("cut", "train.rec is cut short"),
+        ("other", "train.idx is no index of train.rec: the last record"),
+        ("disorder", "offsets do not increase"),
+        ("empty", "train.idx is empty"),
+        ("count", "names 24 images, but the manifest beside it says 25"),
+    ):
+        with pytest.raises(UserError, match=message):
+            dataset(tmp_path / name)
+    offsets = "0\t0\n1\t3333\n"
+    (tmp_path / "other" / "val.idx").write_text(offsets)
+    with pytest.raises(UserError, match="is no index of|cut short"):
+        RecordSet(tmp_path / "other" / "val.rec", 32, 1.0)
+    (tmp_path / "other" / "val.idx").unlink()
+    with pytest.raises(UserError, match="cannot read .*val.rec with val.idx"):
+        RecordSet(tmp_path / "other" / "val.rec", 32, 1.0)
+
+
+def test_other_wrong_input(photos, tmp_path):
+    with pytest.raises(UserError, match="data.root is not set"):
+        load_dataset(DataConfig(name="images"))
+    with pytest.raises(UserError, match="holds neither train.rec and val.rec nor train/ and val/"):
+        dataset(tmp_path)
+    with pytest.raises(UserError, match="autoaugment works on class folders only"):
+        dataset(photos / "records", autoaugment="imagenet")
+    with pytest.raises(UserError, match="holds 3 classes, but ImageNet has 1000"):
+        dataset(photos / "records", "imagenet")
+    for split, classes in (("train", "ab"), ("val", "bc")):
+        for name in classes:
+            shutil.copytree(photos / "folders/train/red", tmp_path / split / name)
+    with pytest.raises(UserError, match="val has the class 'c', but train/ has not"):
+        dataset(tmp_path)
+    shutil.rmtree(tmp_path / "train")
+    only_val = dataset(tmp_path)
+    assert only_val.train is None and len(only_val.test) == 16
+    with pytest.raises(UserError, match="there are no training images"):
+        training_batches(only_val, DataConfig(name="images"), 2)
+    with pytest.raises(UserError, match="24 training images do not fill one batch of 32"):
+        records = dataset(photos / "records").train
+        RecordBatches(records, 32, MEAN, STD, train=True)
+
+
+def test_an_unreadable_file_stops_the_reading_and_is_named(photos, tmp_path):
+    shutil.copytree(photos / "folders", tmp_path / "broken")
+    (tmp_path / "broken" / "val" / "red" / "1.jpg").write_bytes(b"")
+    for workers in (0, 1):
+        with pytest.raises(UserError, match="red/1.jpg is empty"):
+            of_test(dataset(tmp_path / "broken"), 4, workers=workers)

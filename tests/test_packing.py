@@ -1,0 +1,246 @@
+import io
+import json
+import subprocess
+import sys
+import tarfile
+
+import mxnet as mx
+import numpy as np
+import pytest
+from helpers import load_script
+from photo_files import write_folder
+from PIL import Image
+from scipy.io import savemat
+
+from openaff import UserError
+from openaff.data import packing
+from openaff.data.packing import encode, folder_items, pack, read_devkit, train_tar_items
+
+
+def jpeg(image, **options):
+    out = io.BytesIO()
+    image.save(out, "JPEG", **options)
+    return out.getvalue()
+
+
+def photo(size=(40, 30), mode="RGB"):
+    pixels = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype="uint8")
+    return Image.fromarray(pixels).convert(mode)
+
+
+def records(path):
+    """(label, content) of every image, by the index."""
+    reader = mx.recordio.MXIndexedRecordIO(str(path.with_suffix(".idx")), str(path), "r")
+    for key in sorted(reader.keys):
+        header, content = mx.recordio.unpack(reader.read_idx(key))
+        yield header.label, content
+
+
+def add(archive, name, content):
+    member = tarfile.TarInfo(name)
+    member.size = len(content)
+    archive.addfile(member, io.BytesIO(content))
+
+
+def tar_of(folder, path):
+    with tarfile.open(path, "w") as archive:
+        for each in sorted(folder.rglob("*.jpg")):
+            add(archive, each.name, each.read_bytes())
+
+
+def official_tars(tmp_path):
+    """The three files as ImageNet comes, with three classes and made-up photographs."""
+    folder = write_folder(tmp_path / "photos", per_class=2)
+    with tarfile.open(tmp_path / "train.tar", "w") as outer:
+        for number, name in enumerate(("blue", "green", "red")):
+            tar_of(folder / name, tmp_path / "inner.tar")
+            add(outer, f"n0000000{number}.tar", (tmp_path / "inner.tar").read_bytes())
+    with tarfile.open(tmp_path / "val.tar", "w") as archive:
+        for number, name in enumerate(("red", "blue", "green", "blue"), 1):
+            content = (folder / name / "0.jpg").read_bytes()
+            add(archive, f"ILSVRC2012_val_0000000{number}.JPEG", content)
+    synsets = np.array(
+        [(3, "n00000000"), (1, "n00000001"), (2, "n00000002")],
+        dtype=[("ILSVRC2012_ID", "O"), ("WNID", "O")],
+    )
+    matlab = io.BytesIO()
+    savemat(matlab, {"synsets": synsets})
+    with tarfile.open(tmp_path / "devkit.tar.gz", "w:gz") as archive:
+        add(archive, packing.DEVKIT + "meta.mat", matlab.getvalue())
+        truth = packing.DEVKIT + "ILSVRC2012_validation_ground_truth.txt"
+        add(archive, truth, b"2\n3\n1\n3\n")
+    return folder
+
+
+@pytest.fixture
+def prepare(root):
+    def run(*arguments):
+        return subprocess.run(
+            [sys.executable, str(root / "scripts/prepare_imagenet.py"), *map(str, arguments)],
+            capture_output=True,
+            text=True,
+        )
+
+    return run
+
+
+def test_from_official_tars_to_records(prepare, tmp_path):
+    folder = official_tars(tmp_path)
+    run = prepare(
+        *("--out", tmp_path / "rec", "--workers", 2, "--train", tmp_path / "train.tar"),
+        *("--val", tmp_path / "val.tar", "--devkit", tmp_path / "devkit.tar.gz"),
+    )
+    assert run.returncode == 0, run.stderr
+    assert "train: 6 images of 3 classes" in run.stdout and "val: 4 images" in run.stdout
+    train = list(records(tmp_path / "rec" / "train.rec"))
+    assert [label for label, _ in train] == [0, 0, 1, 1, 2, 2]
+    assert train[3][1] == (folder / "green" / "1.jpg").read_bytes()
+    assert [label for label, _ in records(tmp_path / "rec" / "val.rec")] == [2, 0, 1, 0]
+    manifest = json.loads((tmp_path / "rec" / "manifest.json").read_text())
+    assert manifest["classes"] == ["n00000000", "n00000001", "n00000002"]
+    assert manifest["splits"]["train"]["bytes"] == (tmp_path / "rec/train.rec").stat().st_size
+    assert sorted(path.name for path in (tmp_path / "rec").iterdir()) == [
+        *("manifest.json", "train.idx", "train.rec", "val.idx", "val.rec")
+    ]
+
+
+def test_what_is_encoded_anew_and_what_stays_as_it_is():
+    for image in (photo(), photo(mode="L")):
+        content = jpeg(image)
+        assert encode(content, "x") is content
+        assert encode(content, "x", resize=30) is content
+    exif = Image.Exif()
+    exif[packing.ORIENTATION] = 8
+    png = io.BytesIO()
+    photo(mode="RGBA").save(png, "PNG")
+    for content, size in (
+        (jpeg(photo(mode="CMYK")), (40, 30)),
+        (jpeg(photo(), exif=exif), (30, 40)),
+        (png.getvalue(), (40, 30)),
+    ):
+        packed = Image.open(io.BytesIO(encode(content, "x")))
+        assert (packed.format, packed.mode, packed.size) == ("JPEG", "RGB", size)
+        assert packed.getexif().get(packing.ORIENTATION, 1) == 1
+    small = Image.open(io.BytesIO(encode(jpeg(photo((80, 60))), "x", resize=30)))
+    assert small.size == (40, 30)
+    good, bad = (len(encode(png.getvalue(), "x", quality=quality)) for quality in (95, 30))
+    assert bad < good / 2
+
+
+def test_unreadable_images_are_named_counted_and_left_out(prepare, tmp_path):
+    folder = write_folder(tmp_path / "photos", per_class=2)
+    whole = (folder / "red" / "0.jpg").read_bytes()
+    (folder / "red" / "empty.jpg").touch()
+    (folder / "blue" / "short.jpg").write_bytes(whole[:300])
+    run = prepare("--out", tmp_path / "rec", "--train", folder, "--workers", 1)
+    assert run.returncode == 0, run.stderr
+    assert "train: 6 images of 3 classes" in run.stdout
+    assert "left out: red/empty.jpg is empty" in run.stderr
+    assert "left out: cannot read the image blue/short.jpg" in run.stderr
+    assert "train: 2 images left out" in run.stderr
+    manifest = json.loads((tmp_path / "rec" / "manifest.json").read_text())
+    assert len(manifest["splits"]["train"]["skipped"]) == 2
+    for path in folder.rglob("*.jpg"):
+        path.write_bytes(b"")
+    classes, items = folder_items(folder)
+    with pytest.raises(UserError, match="none of the 8 images of train can be read"):
+        pack("train", classes, items, tmp_path / "none")
+
+
+@pytest.mark.parametrize("where", ["a part", "the joining"])
+def test_an_interruption_costs_nothing_but_its_part(where, tmp_path, monkeypatch):
+    monkeypatch.setattr(packing, "PART", 4)
+    classes, items = folder_items(write_folder(tmp_path / "photos"))
+    whole = pack("train", classes, items, tmp_path / "whole")
+    encoded, copied = [], []
+
+    def stop_in_part(content, name, *settings):
+        encoded.append(name)
+        if where == "a part" and len(encoded) == 7:
+            raise KeyboardInterrupt
+        return content
+
+    def stop_in_joining(source, out, size):
+        copied.append(out.write(source.read(10 if len(copied) == 1 else -1)))
+        if where == "the joining" and len(copied) == 2:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as stopping:
+        stopping.setattr(packing, "encode", stop_in_part)
+        stopping.setattr(packing.shutil, "copyfileobj", stop_in_joining)
+        with pytest.raises(KeyboardInterrupt):
+            pack("train", classes, items, tmp_path / "two")
+    assert not (tmp_path / "two" / "train.rec").exists()
+    with pytest.raises(UserError, match="unfinished packing of other images or settings"):
+        pack("train", classes, items, tmp_path / "two", quality=50)
+    encoded.clear()
+    monkeypatch.setattr(
+        packing, "encode", lambda content, name, *_: encoded.append(name) or content
+    )
+    assert pack("train", classes, items, tmp_path / "two") == whole
+    assert len(encoded) == (8 if where == "a part" else 0)
+    for name in ("train.rec", "train.idx", "manifest.json"):
+        assert (tmp_path / "two" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_a_packed_split_stays_as_it_is(tmp_path):
+    classes, items = folder_items(write_folder(tmp_path / "photos"))
+    first = pack("train", classes, items, tmp_path / "rec")
+    before = (tmp_path / "rec" / "train.rec").stat()
+    assert pack("train", classes, items, tmp_path / "rec") == first
+    assert (tmp_path / "rec" / "train.rec").stat() == before
+    with pytest.raises(UserError, match="train.rec exists, of other settings"):
+        pack("train", classes, items, tmp_path / "rec", resize=20)
+    with pytest.raises(UserError, match="is of other classes"):
+        pack("val", ["x"], items, tmp_path / "rec")
+
+
+def test_tar_files_that_are_refused(tmp_path):
+    official_tars(tmp_path)
+    whole = (tmp_path / "train.tar").read_bytes()
+    (tmp_path / "short.tar").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UserError, match="short.tar.* is (cut short or )?damaged"):
+        train_tar_items(tmp_path / "short.tar")
+    with pytest.raises(UserError, match="cannot read .*absent.tar"):
+        train_tar_items(tmp_path / "absent.tar")
+    for name in ("../n01.tar", "/n01.tar"):
+        with tarfile.open(tmp_path / "evil.tar", "w") as archive:
+            add(archive, name, b"")
+        with pytest.raises(UserError, match="which no image archive does: refused"):
+            train_tar_items(tmp_path / "evil.tar")
+    with tarfile.open(tmp_path / "link.tar", "w") as archive:
+        link = tarfile.TarInfo("n01.tar")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        archive.addfile(link)
+    with pytest.raises(UserError, match="refused"):
+        train_tar_items(tmp_path / "link.tar")
+    with pytest.raises(UserError, match="val.tar holds ILSVRC2012_val_.*: not a tar file"):
+        train_tar_items(tmp_path / "val.tar")
+    with pytest.raises(UserError, match="no ILSVRC2012 devkit"):
+        read_devkit(tmp_path / "val.tar")
+    classes, _ = train_tar_items(tmp_path / "train.tar")
+    with pytest.raises(UserError, match="holds 4 images, but there are 3 labels"):
+        packing.val_tar_items(tmp_path / "val.tar", ["n00000000"] * 3, classes)
+    with pytest.raises(UserError, match="label 'n9' .* is no class"):
+        packing.val_tar_items(tmp_path / "val.tar", ["n9"] * 4, classes)
+
+
+def test_script_errors(monkeypatch, tmp_path):
+    script = load_script("prepare_imagenet.py")
+    folder = write_folder(tmp_path / "photos")
+    (tmp_path / "file.tar").touch()
+    for arguments, message in (
+        ([], "nothing to pack"),
+        (["--train", folder, "--quality", 0], "--quality must be 1 to 100"),
+        (["--train", folder, "--resize", 0], "--resize must be a positive integer"),
+        (["--val", tmp_path / "file.tar"], "needs its labels: --devkit or --val-labels"),
+        (["--val", folder, "--devkit", "x"], "--devkit has an effect with a tar file"),
+        (["--train", tmp_path / "absent"], "cannot read"),
+        (["--val", tmp_path / "file.tar", "--val-labels", "absent"], "cannot read absent"),
+    ):
+        command = ["prepare_imagenet.py", "--out", tmp_path / "rec", *arguments]
+        monkeypatch.setattr(sys, "argv", list(map(str, command)))
+        with pytest.raises(UserError, match=message) as caught:
+            script.main()
+        assert "\n" not in str(caught.value)
+    assert not (tmp_path / "rec").exists()
