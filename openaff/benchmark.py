@@ -3,20 +3,27 @@
 import multiprocessing
 import pathlib
 import re
+import tempfile
 import time
 
 import mxnet as mx
 import numpy as np
+from PIL import Image
 
-from .config import OptimizerConfig
+from .config import DataConfig, OptimizerConfig
+from .data import load_dataset
 from .data.augment import Compose, Normalize, RandomCrop, RandomFlip
 from .data.autoaugment import AutoAugment
 from .data.base import ImageSet
+from .data.batches import training_batches
 from .data.loader import BatchLoader
+from .data.packing import folder_items, pack
 from .data.pillow_autoaugment import PillowAutoAugment
+from .errors import UserError
 from .fusion import FUSIONS
 from .literal import literal
 from .models import create_model
+from .runtime import physical_cores
 from .training.engine import Engine, Sums, initialize
 
 # (fusion, backbone, options, batch size)
@@ -239,3 +246,54 @@ def _compare_loaders(case, ours, dataset, turns):
         **rates,
         "ours/gluon": rates["ours"] / rates["gluon"],
     }
+
+
+def photos(turns=5, images=128, batch_size=32):
+    """Packing and reading photographs of 640 x 427 pixels, scikit-learn's two samples.
+
+    Images a second on all cores; ratios are to reading the class folders.
+    """
+    try:
+        from sklearn.datasets import load_sample_images
+    except ImportError as error:
+        raise UserError(
+            f"the photographs come with scikit-learn ({error}): pip install -e .[demo]"
+        ) from None
+    samples = [Image.fromarray(pixels) for pixels in load_sample_images().images]
+    with tempfile.TemporaryDirectory() as root:
+        root = pathlib.Path(root)
+        for index in range(images):
+            folder = root / "train" / str(index % len(samples))
+            folder.mkdir(parents=True, exist_ok=True)
+            samples[index % len(samples)].save(folder / f"{index}.jpg", quality=90)
+        classes, items = folder_items(root / "train")
+
+        def pack_with(resize):
+            with tempfile.TemporaryDirectory(dir=str(root)) as out:
+                return pack("train", classes, items, out, resize)["images"]
+
+        def read(folder, **settings):
+            config = DataConfig(name="images", root=str(folder), **settings)
+            batches = training_batches(load_dataset(config), config, batch_size)
+            return lambda: sum(len(batch) for batch, _ in batches.epoch())
+
+        for out, resize in (("records", None), ("small", 256)):
+            pack("train", classes, items, root / out, resize)
+        jittered = {"jitter": 0.4, "pca_noise": 0.1}
+        cases = {
+            "pack, one process": lambda: pack_with(None),
+            "pack to 256, one process": lambda: pack_with(256),
+            "read folders": read(root, workers=physical_cores(), **jittered),
+            "read records": read(root / "records", **jittered),
+            "read records of 256": read(root / "small", **jittered),
+        }
+        rates = take_turns(cases, turns)
+    return [
+        {
+            "case": case,
+            "unit": "images/s",
+            "images/s": rate,
+            "/read folders": rate / rates["read folders"],
+        }
+        for case, rate in rates.items()
+    ]

@@ -1,6 +1,8 @@
 """What all scripts share: errors as one line, exit statuses."""
 
+import os
 import sys
+import traceback
 
 import mxnet as mx
 import yaml
@@ -14,16 +16,29 @@ def run(main):
     try:
         main()
     except UserError as error:
-        sys.exit(_fail(f"error: {error}", 2))
+        _exit(f"error: {error}", 2)
     except OSError as error:  # a full disk, a folder that cannot be written
-        sys.exit(_fail(f"error: {error.strerror or error}: {error.filename or ''}".rstrip(": "), 2))
+        _exit(f"error: {error.strerror or error}: {error.filename or ''}".rstrip(": "), 2)
     except (mx.base.MXNetError, MemoryError) as error:  # such as a network larger than the memory
         lines = str(error).strip().splitlines() or ["out of memory"]
-        sys.exit(_fail(f"error: {lines[-1]}", 2))
+        _exit(f"error: {lines[-1]}", 2)
     except Stopped as stopped:
-        sys.exit(_fail(str(stopped), STATUS))
+        _exit(str(stopped), STATUS)
     except KeyboardInterrupt:
-        sys.exit(_fail("interrupted", 130))
+        _exit("interrupted", 130)
+    except Exception:
+        if "DMLC_ROLE" not in os.environ:
+            raise
+        _exit(traceback.format_exc(), 1)
+
+
+def _exit(message, status):
+    print(message, file=sys.stderr, flush=True)
+    if "DMLC_ROLE" in os.environ and status != STATUS:
+        # One of several workers would wait at its end for the others, who wait for its gradients.
+        sys.stdout.flush()
+        os._exit(status)
+    sys.exit(status)
 
 
 def parse_options(texts):
@@ -40,8 +55,3 @@ def parse_options(texts):
         except (yaml.YAMLError, ValueError):  # ValueError: of a date such as 2020-13-45
             raise UserError(f"--option {text!r}: the value is not YAML") from None
     return options
-
-
-def _fail(message, status):
-    print(message, file=sys.stderr)
-    return status

@@ -98,6 +98,7 @@ class Config:
     epochs: int = MISSING
     seed: int = 0
     initializer: str = "xavier"  # xavier or msraprelu
+    start_from: Optional[str] = None  # parameters to start from, instead of the initializer's
     precision: str = "float32"  # float16 (float32 master weights) or amp, on GPUs
     sync_batch_norm: bool = False  # one batch norm over all devices of a process
     kvstore: Optional[str] = None  # several processes: dist_sync or dist_device_sync

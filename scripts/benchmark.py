@@ -7,6 +7,7 @@ fusion  forward and backward passes of single blocks
 train   training steps of whole networks
 infer   inference of whole networks
 data    the input pipeline against Gluon's DataLoader
+photos  packing photographs, and reading them from records and folders
 
 "literal" is the fusion as its equation is printed, with nn.GlobalAvgPool2D; "add" the plain sum in
 its place.  Run it on a quiet machine.
@@ -23,6 +24,7 @@ KINDS = {
     "train": benchmark.train,
     "infer": benchmark.infer,
     "data": benchmark.data,
+    "photos": benchmark.photos,
 }
 
 

@@ -6,6 +6,7 @@ import mxnet as mx
 import numpy as np
 from mxnet.gluon import nn
 
+from openaff import cli
 from openaff.config import OptimizerConfig
 from openaff.data.base import ImageSet
 from openaff.data.loader import BatchLoader
@@ -13,7 +14,7 @@ from openaff.training.engine import Engine, Sums, initialize
 from openaff.training.workers import Workers
 
 
-def train(kind, batch_size):
+def train(kind, batch_size, fails=False):
     """(engine, means) after an epoch; a network without batch norm, whose statistics are local."""
     workers = Workers(kind)
     mx.random.seed(workers.rank)  # the first worker's parameters go to all
@@ -34,14 +35,18 @@ def train(kind, batch_size):
     batches = BatchLoader(images, batch_size, scale, train=True, workers=0, part=part)
     sums = Sums()
     for batch in batches.epoch():
+        if fails and workers.rank == 1:
+            raise RuntimeError("worker 1 gives up")
         engine.train_step(*batch, sums)
     return engine, sums.means(workers)
 
 
-if __name__ == "__main__":
-    engine, means = train("dist_sync", 8)
-    if engine.workers.rank == 1 and len(sys.argv) > 2:
-        sys.exit("worker 1 gives up")
+def main():
+    engine, means = train("dist_sync", 8, fails=len(sys.argv) > 2)
     engine.net.save_parameters(f"{sys.argv[1]}/{engine.workers.rank}.params")
     if engine.workers.rank == 0:
         print(means["loss"], engine.step)
+
+
+if __name__ == "__main__":
+    cli.run(main)

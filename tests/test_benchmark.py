@@ -30,6 +30,12 @@ def test_data_compares_with_gluon():
         assert min(row["gluon"], row["gluon, 2 workers"], row["ours"]) > 0
 
 
+def test_photos_are_packed_and_read():
+    rows = benchmark.photos(turns=1, images=4, batch_size=2)
+    assert {row["case"][:4] for row in rows} == {"pack", "read"}
+    assert min(row["images/s"] for row in rows) > 0
+
+
 def test_peak_memory_is_the_childs_own():
     ballast = bytearray(600 << 20)  # MiB that a child must not be charged with
     peak = benchmark._peak_memory(

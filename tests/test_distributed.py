@@ -1,12 +1,14 @@
 import os
+import signal
 import subprocess
 import sys
+import time
 
 import mxnet as mx
 import numpy as np
 import pytest
 from distributed_worker import train
-from helpers import structural_params
+from helpers import load_script, structural_params
 
 from openaff import UserError
 from openaff.training.launch import launch
@@ -17,13 +19,17 @@ WORKER = os.path.join(os.path.dirname(__file__), "distributed_worker.py")
 
 @pytest.fixture
 def launcher(root):
-    def run(*arguments, timeout=120):
-        return subprocess.run(
+    def run(*arguments, wait=True):
+        process = subprocess.Popen(
             [sys.executable, str(root / "scripts/launch_local.py"), *map(str, arguments)],
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
-            timeout=timeout,
         )
+        if not wait:
+            return process
+        output = process.communicate(timeout=120)
+        return subprocess.CompletedProcess(process.args, process.returncode, *output)
 
     return run
 
@@ -41,15 +47,24 @@ def test_two_workers_end_equal_and_equal_to_one_on_the_union_batch(launcher, tmp
         np.testing.assert_allclose(first[name].asnumpy(), param.data().asnumpy(), atol=1e-6)
 
 
-def test_a_run_by_two_workers_writes_one_folder(launcher, root, tmp_path):
-    command = [sys.executable, root / "scripts/train_cifar.py", "--out", tmp_path / "run"]
-    command += ["--config", root / "configs/digits/add_resnet8.yaml"]
-    settings = ["kvstore=dist_sync", "epochs=1", "schedule.warmup=0", "data.batch_size=256"]
-    run = launcher("-n", 2, "--", *command, *settings)
+def test_a_run_by_two_workers_stops_goes_on_and_writes_one_folder(launcher, root, tmp_path):
+    folder = tmp_path / "run"
+    script = [sys.executable, root / "scripts/train_cifar.py"]
+    command = [*script, "--config", root / "configs/digits/add_resnet8.yaml", "--out", folder]
+    command += ["kvstore=dist_sync", "epochs=2", "schedule.warmup=0", "data.batch_size=128"]
+    started = launcher("-n", 2, "--", *command, wait=False)
+    limit = time.monotonic() + 60
+    while not (folder / "last.ckpt").exists() and time.monotonic() < limit:
+        time.sleep(0.01)
+    started.send_signal(signal.SIGTERM)
+    _, errors = started.communicate(timeout=60)
+    assert started.returncode == 75, errors
+    assert errors.count("go on with --resume") == 2
+    run = launcher("-n", 2, "--", *script, "--resume", folder)
     assert run.returncode == 0, run.stderr
-    assert run.stdout.count("epoch 1/1") == run.stdout.count("written to") == 1
-    assert '"workers": 2' in (tmp_path / "run" / "result.json").read_text()
-    assert "batch 512" in (tmp_path / "run" / "report.md").read_text()
+    assert run.stdout.count("epoch 2/2") == run.stdout.count("written to") == 1
+    assert '"workers": 2' in (folder / "result.json").read_text()
+    assert "batch 256" in (folder / "report.md").read_text()
 
 
 def test_when_one_worker_dies_all_end_and_its_error_is_shown(launcher, tmp_path):
@@ -58,15 +73,16 @@ def test_when_one_worker_dies_all_end_and_its_error_is_shown(launcher, tmp_path)
     assert "worker 1 gives up" in run.stderr and "their exit statuses: " in run.stderr
 
 
-def test_launcher_errors(launcher):
+def test_launcher_errors(monkeypatch):
+    script = load_script("launch_local.py")
     for arguments, message in (
         ([], "name the program to run after --"),
-        (["-n", 0, "--", "true"], "-n must be a positive integer"),
+        (["-n", "0", "--", "true"], "-n must be a positive integer"),
         (["--", "./no-such-program"], "cannot start ./no-such-program"),
     ):
-        run = launcher(*arguments)
-        assert run.returncode == 2 and message in run.stderr
-        assert len(run.stderr.strip().splitlines()) == 1
+        monkeypatch.setattr(sys, "argv", ["launch_local.py", *arguments])
+        with pytest.raises(UserError, match=message):
+            script.main()
 
 
 def test_a_program_that_does_not_train_cannot_hang_the_launcher():

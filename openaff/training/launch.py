@@ -9,6 +9,7 @@ import time
 
 from ..errors import UserError
 from ..runtime import ASKED_THREADS, physical_cores
+from .interrupt import STATUS
 
 GRACE = 60  # seconds that workers have to end after a signal, or servers after the workers
 
@@ -89,8 +90,8 @@ def _wait(processes):
                 process.returncode for process in helpers if process.poll()
             ]
             if died and not deadline:
-                time.sleep(2)  # the others may be about to say why, or to end on the same request
-                deadline.append(time.monotonic() + 10)
+                # the others wait for the dead one's gradients, or end on the same request
+                deadline.append(time.monotonic() + (GRACE if STATUS in died else 2))
             if deadline and time.monotonic() > deadline[0]:
                 break
             time.sleep(0.1)

@@ -10,6 +10,7 @@ import numpy as np
 from mxnet.contrib import amp
 from tqdm import tqdm
 
+from ..checkpoints import load_parameters
 from ..complexity import count_parameters
 from ..config import PHOTOS, load_config, to_yaml
 from ..data import load_dataset
@@ -106,7 +107,16 @@ class _Session:
             precision=config.precision,
             workers=self.workers,
         )
-        self.epoch, self.batch, self.sums = 1, 0, Sums()
+        self._begin(epoch=1)
+
+    def _begin(self, epoch):
+        self.epoch, self.batch, self.sums = epoch, 0, Sums()
+        self.seconds, self.waited = 0.0, 0.0  # of this epoch's training, and of them without data
+
+    @property
+    def images(self):
+        """That this epoch has trained on."""
+        return self.batch * self.batch_size * self.workers.count
 
     def _loss(self, classes):
         loss = CrossEntropy(self.config.optimizer.label_smoothing)
@@ -136,7 +146,7 @@ class _Session:
                 best = max(self.run.rows, key=lambda each: each["test_accuracy"])
                 if best is row:
                     self.run.save("best", self.net)
-                self.epoch, self.batch, self.sums = self.epoch + 1, 0, Sums()
+                self._begin(self.epoch + 1)
                 self.save()
         self.run.save("last", self.net)
         result = self._result()
@@ -146,8 +156,7 @@ class _Session:
     def _train_epoch(self, stop):
         mixing = self.epoch <= self.config.epochs - (self.config.data.mixup_off_epochs or 0)
         every = self.config.checkpoint_steps
-        start = time.perf_counter()
-        first = self.batch
+        self._since, self._waited_before = time.perf_counter(), 0.0
         images_a_step = self.batch_size * self.workers.count
         with tqdm(
             total=len(self.batches) * images_a_step,
@@ -167,6 +176,7 @@ class _Session:
                 bar.update(images_a_step)
                 stopping = self.workers.any(stop.signal)  # all workers stop after the same step
                 if stopping or (every and self.engine.step % every == 0):
+                    self._clock()
                     self.save()
                 if stopping:
                     raise Stopped(
@@ -174,10 +184,14 @@ class _Session:
                         f"{self.engine.step}; go on with --resume {self.run.path}"
                     )
         mx.nd.waitall()  # the last update, too, belongs to the time
-        images = (self.batch - first) * images_a_step
-        seconds = time.perf_counter() - start
-        self.rate = images / seconds
-        self.waited = self.batches.waited / seconds
+        self._clock()
+
+    def _clock(self):
+        """Add what has passed to the epoch's seconds, and to those of them spent on waiting."""
+        now = time.perf_counter()
+        self.seconds += now - self._since
+        self.waited += self.batches.waited - self._waited_before
+        self._since, self._waited_before = now, self.batches.waited
 
     def _evaluate(self):
         """Evaluate, and return the epoch's row of metrics."""
@@ -195,14 +209,14 @@ class _Session:
             "train_accuracy": trained["accuracy"],
             "test_loss": tested["loss"],
             "test_accuracy": tested["accuracy"],
-            "images_per_second": self.rate,
-            "waited_for_data": self.waited,
+            "images_per_second": self.images / self.seconds,
+            "waited_for_data": self.waited / self.seconds,
             "evaluation_seconds": time.perf_counter() - start,
         }
 
     def _line(self, row):
-        epoch_seconds = len(self.batches) * self.batch_size * self.workers.count / self.rate
-        left = (self.config.epochs - self.epoch) * (epoch_seconds + row["evaluation_seconds"])
+        epochs = self.config.epochs - self.epoch
+        left = epochs * (self.seconds + row["evaluation_seconds"])
         return (
             "{}: lr {lr:.4f}, train loss {train_loss:.3f}, accuracy {train_accuracy:.2%}; "
             "test loss {test_loss:.3f}, accuracy {test_accuracy:.2%}; "
@@ -222,6 +236,8 @@ class _Session:
             "epoch": self.epoch,
             "batch": self.batch,
             "sums": sums,
+            "seconds": self.seconds,
+            "waited": self.waited,
             "rows": self.run.rows,
             "devices": len(self.devices),
             "workers": self.workers.count,
@@ -237,6 +253,7 @@ class _Session:
         self.engine.step = state["step"]
         self.engine.restore_scaling(state["loss_scaling"])
         self.epoch, self.batch = state["epoch"], state["batch"]
+        self.seconds, self.waited = state["seconds"], state["waited"]
         self.sums = Sums(**state["sums"]) if self.workers.rank == 0 else Sums()  # of all workers
         self.run.rewind(state["rows"])
 
@@ -316,6 +333,8 @@ def protocol(config, batch_size):
         parts.append(f"distilled from {config.distillation.teacher}")
     if config.sync_batch_norm:
         parts.append("synchronised batch norms")
+    if config.start_from:
+        parts.append(f"continued from {pathlib.Path(config.start_from).name}")
     return "; ".join(parts + [config.initializer, config.precision])
 
 
@@ -339,6 +358,8 @@ def networks(config, classes, devices):
     net = create_model(config.model.name, num_classes=classes, **options)
     for each in (twin, net):
         initialize(each, devices, config.initializer, dtype)
+    if config.start_from:
+        load_parameters(net, config.start_from, devices, config.model.name)
     return net, twin
 
 
