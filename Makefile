@@ -9,13 +9,17 @@ BIN := $(VENV)/bin
 # Another interpreter or mxnet is another installation.
 STAMP := $(VENV)/installed-$(MXNET)-$(subst /,_,$(PYTHON))
 
-.PHONY: demo test lint clean
+.PHONY: demo test test-long lint clean
 
 demo: $(STAMP)
 	$(BIN)/python scripts/demo.py
 
 test: $(STAMP)
 	$(BIN)/python -m pytest
+
+# Long checks: ONNX files of all published networks.
+test-long: $(STAMP)
+	$(BIN)/python -m pytest -m long
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

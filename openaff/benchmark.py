@@ -20,9 +20,11 @@ from .data.loader import BatchLoader
 from .data.packing import folder_items, pack
 from .data.pillow_autoaugment import PillowAutoAugment
 from .errors import UserError
+from .export import export_symbol
 from .fusion import FUSIONS
 from .literal import literal
 from .models import create_model
+from .onnx_model import export_onnx, network, to_int8
 from .runtime import physical_cores
 from .training.engine import Engine, Sums, initialize
 
@@ -89,17 +91,6 @@ def _training(form, key, backbone, options, batch_size, steps=2):
     return work
 
 
-def _inference(form, key, backbone, options, batch_size, steps=4):
-    net, images = _network(_form(form, key), backbone, options), _images(backbone, batch_size)
-
-    def work():
-        for _ in range(steps):
-            net(images).wait_to_read()
-        return steps * batch_size
-
-    return work
-
-
 def _peak_memory(make, arguments):
     """MiB at the most, in a process of its own."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
@@ -118,26 +109,94 @@ def _row(case, unit, rates, **more):
     return {"case": case, "unit": unit, **rates, **ratios, **more}
 
 
-def _compare_networks(make, turns, memory):
+def train(turns=5, memory=True):
+    """Training steps of whole networks, with the peak memory of each form."""
     rows = []
     for key, backbone, options, batch_size in NETWORKS:
         arguments = {form: (form, key, backbone, options, batch_size) for form in FORMS}
-        rates = take_turns({form: make(*each) for form, each in arguments.items()}, turns)
+        rates = take_turns({form: _training(*each) for form, each in arguments.items()}, turns)
         peaks = {
-            f"{form} MiB": _peak_memory(make, each) for form, each in arguments.items() if memory
+            f"{form} MiB": _peak_memory(_training, each)
+            for form, each in arguments.items()
+            if memory
         }
         rows.append(_row(f"{key}_{backbone}, batch {batch_size}", "images/s", rates, **peaks))
     return rows
 
 
-def train(turns=5, memory=True):
-    """Training steps of whole networks, with the peak memory of each form."""
-    return _compare_networks(_training, turns, memory)
+# (fusion, backbone, options)
+DEPLOYED = [
+    ("aff", "cifar_resnet8", {"width_multiplier": 1}),
+    ("aff", "cifar_resnet32", {}),
+    ("aff", "resnet50", {}),
+]
 
 
-def infer(turns=5, memory=True):
-    """Inference of whole hybridised networks, with the peak memory of each form."""
-    return _compare_networks(_inference, turns, memory)
+def infer(turns=5, batch_sizes=(1, 32), seconds=1.0):
+    """Inference of whole networks by different engines: images a second, and times of a batch.
+
+    "literal", "ours" and "add" are hybridised Gluon networks, "oneDNN" is ours as a symbol with
+    MXNet's oneDNN fusions, and the others are its ONNX files in ONNX Runtime.
+    """
+    rows = []
+    for key, backbone, options in DEPLOYED:
+        with tempfile.TemporaryDirectory() as folder:
+            engines = _engines(key, backbone, options, pathlib.Path(folder))
+            for batch_size in batch_sizes:
+                images = _images(backbone, batch_size)
+                times = _interleaved_times(engines, images, turns, seconds)
+                literal_median = np.median(times["literal"])
+                for name, each in times.items():
+                    rows.append(
+                        {
+                            "case": f"{key}_{backbone}, batch {batch_size}, {name}",
+                            "unit": "",
+                            "images/s": batch_size / np.median(each),
+                            "/literal": literal_median / np.median(each),
+                            **{
+                                f"p{share} ms": 1000 * float(np.percentile(each, share))
+                                for share in (50, 90, 99)
+                            },
+                        }
+                    )
+    return rows
+
+
+def _interleaved_times(engines, images, turns, seconds):
+    """Engine -> seconds of each run on ``images``; a turn takes some seconds of each engine."""
+    times = {name: [] for name in engines}
+    for turn in range(turns + 1):
+        for name, run in engines.items():
+            end = time.perf_counter() + seconds / turns
+            while True:
+                start = time.perf_counter()
+                run(images).wait_to_read()
+                now = time.perf_counter()
+                if turn:  # the first warms up
+                    times[name].append(now - start)
+                if now > end:
+                    break
+    return times
+
+
+def _engines(key, backbone, options, folder):
+    """Name -> callable from NDArray images to NDArray logits."""
+    nets = {form: _network(_form(form, key), backbone, options) for form in FORMS}
+    net, shape = nets["ours"], _images(backbone, 1).shape[1:]
+    (symbol, params), _ = export_symbol(net, folder, "net", shape)
+    export_onnx(symbol, params, folder / "net.onnx", shape)
+    calibration = (_images(backbone, 8).asnumpy() for _ in range(4))
+    to_int8(folder / "net.onnx", folder / "int8.onnx", calibration)
+    fused = mx.sym.load(str(symbol)).get_backend_symbol("MKLDNN")
+    block = mx.gluon.SymbolBlock(fused, mx.sym.var("data"))
+    block.collect_params().load(str(params), ignore_extra=True)
+    block.hybridize(static_alloc=True)
+    return {
+        **nets,
+        "oneDNN": block,
+        "ONNX Runtime": network(folder / "net.onnx"),
+        "ONNX Runtime, INT8": network(folder / "int8.onnx"),
+    }
 
 
 def _passes(form, key, shape, passes=3):

@@ -5,7 +5,7 @@
 
 fusion  forward and backward passes of single blocks
 train   training steps of whole networks
-infer   inference of whole networks
+infer   inference of whole networks by different engines
 data    the input pipeline against Gluon's DataLoader
 photos  packing photographs, and reading them from records and folders
 
@@ -43,11 +43,11 @@ def main():
         print(json.dumps(rows, indent=2))
         return
     columns = [key for key in rows[0] if key not in ("case", "unit")]
-    print(f"{rows[0]['unit']:<36}" + "".join(f"{column:>18}" for column in columns))
+    print(f"{rows[0]['unit']:<48}" + "".join(f"{column:>18}" for column in columns))
     for row in rows:
         digits = {column: 2 if "/" in column or row[column] < 100 else 0 for column in columns}
         values = "".join(f"{row[column]:>18.{digits[column]}f}" for column in columns)
-        print(f"{row['case']:<36}" + values)
+        print(f"{row['case']:<48}" + values)
 
 
 if __name__ == "__main__":

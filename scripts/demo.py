@@ -9,12 +9,12 @@ import pathlib
 from datetime import datetime
 
 from openaff import cli
-from openaff.config import load_config
+from openaff.config import DataConfig, load_config
 from openaff.data import load_dataset
 from openaff.data.augment import Normalize
 from openaff.data.loader import BatchLoader
 from openaff.explain import draw_fusion_weights, fusion_weights
-from openaff.export import export_symbol, load_run
+from openaff.export import export_folder, run_subject
 from openaff.training.devices import parse_devices
 from openaff.training.run import train
 from openaff.training.tracking import plot_curves, read_metrics
@@ -35,12 +35,13 @@ def main():
     for name in ("aff_resnet8", "add_resnet8"):
         print(f"\n{name}: training on 1,437 digits, testing on 360 others")
         result = train(load_config(CONFIGS / (name + ".yaml")), out / name, parse_devices("cpu"))
-        net, config, _ = load_run(out / name)
-        files, difference = export_symbol(net, out / name / "export", name, (3, 32, 32))
-        print(f"exported and re-imported: largest relative difference {difference:.1e}")
-        rows.append((name, result, files))
+        subject = run_subject(out / name)
+        written = export_folder(subject, out / name / "export")
+        for kind, difference in written["parity"].items():
+            print(f"exported and run as {kind}: largest relative difference {difference:.1e}")
+        rows.append((name, result, [out / name / "export" / file for file in written["files"]]))
         if name == "aff_resnet8":
-            explain(net, load_dataset(config.data), out / "fusion_weights.png")
+            explain(subject.net, load_dataset(DataConfig()), out / "fusion_weights.png")
     plot_curves(out / "curves.png", {name: read_metrics(out / name) for name, _, _ in rows})
     report(rows, out)
 

@@ -1,27 +1,138 @@
 #!/usr/bin/env python
-"""Export a finished run as symbol JSON and params, which plain MXNet loads without openaff.
+"""Export a network as files that plain MXNet and ONNX Runtime load without openaff.
 
-python scripts/export.py --run runs/aff8 --out exports/aff8
+    python scripts/export.py --run runs/aff8 --out exports/aff8
+    python scripts/export.py --published cifar100/AFF-ResNet-32/0.8357 --params FILE --out DIR
+    python scripts/export.py --model aff_cifar_resnet8 --params FILE --dataset cifar100 \\
+        --data DIR --out exports/aff8 --int8
+
+The export is compared with the network, and refused where it differs.  --int8 measures ranges on
+training images and, like --dtype float16, the accuracy on the test split.
 """
 
 import argparse
 
 from openaff import cli
-from openaff.export import export_symbol, load_run
+from openaff.checkpoints import load_model
+from openaff.config import PHOTOS, DataConfig, load_config
+from openaff.data import load_dataset
+from openaff.data.imagenet import CROP_RATIO
+from openaff.errors import UserError, positive_int
+from openaff.export import (
+    FORMATS,
+    Subject,
+    add_to_description,
+    export_folder,
+    published_subject,
+    run_subject,
+)
+from openaff.quantization import accuracies, calibration_batches
 
 
-def main():
+def parse_args():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--run", required=True, metavar="DIR", help="folder of a finished run")
-    parser.add_argument("--out", required=True, metavar="DIR", help="folder for the files")
-    args = parser.parse_args()
-    net, config, _ = load_run(args.run)
-    files, difference = export_symbol(net, args.out, config.model.name, (3, 32, 32))
-    print(f"largest relative difference after re-import: {difference:.1e}")
-    for path in files:
-        print("written", path)
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--run", metavar="DIR", help="folder of a finished run")
+    source.add_argument("--model", metavar="NAME", help="see openaff.list_models()")
+    source.add_argument("--published", metavar="NAME", help="a published checkpoint")
+    parser.add_argument("--params", metavar="FILE", help="parameters of --model or --published")
+    parser.add_argument(
+        "--option", action="append", default=[], metavar="key=value", help="option of --model"
+    )
+    parser.add_argument("--out", required=True, metavar="DIR", help="export folder to make")
+    parser.add_argument(
+        "--format", default=",".join(FORMATS), help="symbol, onnx or both (%(default)s)"
+    )
+    parser.add_argument("--input", metavar="3xHxW", help="input size (the data set's)")
+    parser.add_argument("--batch", default="dynamic", help="dynamic or a number (%(default)s)")
+    parser.add_argument("--dtype", default="float32", choices=["float32", "float16"], help="ONNX's")
+    parser.add_argument("--int8", action="store_true", help="write a quantised ONNX file, too")
+    parser.add_argument(
+        "--images", type=int, default=256, metavar="N", help="to calibrate --int8 on (%(default)s)"
+    )
+    parser.add_argument("--dataset", metavar="NAME", help="of --model: labels and input scaling")
+    parser.add_argument("--labels", metavar="KIND", help="cifar100: fine (default) or coarse")
+    parser.add_argument("--data", metavar="DIR", help="folder of the data set")
+    return parser.parse_args()
+
+
+def load_subject(args):
+    """What to export, and the configuration of its data set, or None."""
+    if args.run:
+        for flag in ("params", "option", "dataset", "labels"):
+            if getattr(args, flag):
+                raise UserError(f"--{flag} has no effect with --run: the run settles it")
+        subject = run_subject(args.run)
+        config = load_config(args.run + "/config.yaml").data
+        config.root = args.data or config.root
+        return subject, config
+    if not args.params:
+        raise UserError("--model and --published need --params, the file of the parameters")
+    config = DataConfig(name=args.dataset or "", root=args.data, labels=args.labels)
+    if args.published:
+        if args.option or args.dataset or args.labels:
+            raise UserError("--option, --dataset and --labels have no effect with --published")
+        subject = published_subject(args.published, args.params)
+        config.name, config.labels = subject.dataset, (subject.labels or "").split(" ")[0] or None
+        return subject, config
+    if not args.dataset:
+        raise UserError("--model needs --dataset: it settles labels and input scaling")
+    dataset = load_dataset(config)
+    options = cli.parse_options(args.option)
+    return Subject(
+        load_model(args.model, args.params, **options),
+        args.model,
+        options,
+        dataset.name,
+        dataset.labels,
+        dataset.class_names,
+        dataset.test.image_shape,
+        dataset.mean,
+        dataset.std,
+        CROP_RATIO if dataset.name in PHOTOS else None,
+    ), config
+
+
+def parse_shape(text):
+    try:
+        shape = tuple(positive_int("--input", int(part)) for part in text.split("x"))
+    except ValueError:
+        shape = ()
+    if len(shape) != 3 or shape[0] != 3:
+        raise UserError(f"--input {text!r}: write 3xHxW, such as 3x32x32")
+    return shape
+
+
+def main():
+    args = parse_args()
+    batch = None if args.batch == "dynamic" else args.batch
+    if batch is not None:
+        if not batch.isdigit():
+            raise UserError(f"--batch {batch!r}: write dynamic or a number")
+        batch = positive_int("--batch", int(batch))
+    subject, config = load_subject(args)
+    if args.input:
+        subject.input_shape = parse_shape(args.input)
+    smaller = args.int8 or args.dtype == "float16"
+    dataset = load_dataset(config) if smaller else None
+    calibration = (
+        calibration_batches(dataset, positive_int("--images", args.images), batch or 32)
+        if args.int8
+        else None
+    )
+    formats = args.format.split(",")
+    written = export_folder(subject, args.out, formats, batch, args.dtype, calibration)
+    for name, difference in written["parity"].items():
+        print(f"{name}: largest relative difference from the network {difference:.1e}")
+    if smaller:
+        measured = accuracies(subject.net, args.out, written, dataset)
+        add_to_description(args.out, accuracy=measured)
+        for name, accuracy in measured["top-1"].items():
+            print(f"{name}: top-1 {accuracy:.2%} on {measured['images']:,} test images")
+    for name in written["files"]:
+        print(f"written {args.out}/{name}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
 import pytest
+from helpers import assert_close
 
 from openaff import benchmark
 
@@ -15,11 +16,29 @@ def test_rows_hold_rates_and_their_ratios(monkeypatch):
     monkeypatch.setattr(
         benchmark, "NETWORKS", [("aff", "cifar_resnet8", {"width_multiplier": 1}, 2)]
     )
-    for kind in (benchmark.train, benchmark.infer):
-        (row,) = kind(turns=1, memory=False)
-        assert row["case"] == "aff_cifar_resnet8, batch 2"
-        assert row["ours/literal"] == pytest.approx(row["ours"] / row["literal"])
-        assert row["ours/add"] == pytest.approx(row["ours"] / row["add"])
+    (row,) = benchmark.train(turns=1, memory=False)
+    assert row["case"] == "aff_cifar_resnet8, batch 2"
+    assert row["ours/literal"] == pytest.approx(row["ours"] / row["literal"])
+    assert row["ours/add"] == pytest.approx(row["ours"] / row["add"])
+
+
+def test_engines_are_compared_by_their_times(monkeypatch):
+    monkeypatch.setattr(benchmark, "DEPLOYED", benchmark.DEPLOYED[:1])
+    rows = benchmark.infer(turns=1, batch_sizes=(2,), seconds=0.02)
+    names = [row["case"].split(", ", 2)[2] for row in rows]
+    assert names[:3] == ["literal", "ours", "add"] and "ONNX Runtime, INT8" in names
+    for row in rows:
+        assert row["images/s"] == pytest.approx(2000 / row["p50 ms"])
+        assert 0 < row["p50 ms"] <= row["p90 ms"] <= row["p99 ms"]
+        assert row["/literal"] == pytest.approx(rows[0]["p50 ms"] / row["p50 ms"])
+
+
+def test_every_engine_computes_the_same(monkeypatch, tmp_path):
+    engines = benchmark._engines(*benchmark.DEPLOYED[0], tmp_path)
+    images = benchmark._images("cifar_resnet8", 3)
+    expected = engines["ours"](images)
+    for name in ("oneDNN", "ONNX Runtime"):
+        assert_close(engines[name](images), expected)
 
 
 def test_data_compares_with_gluon():
@@ -39,7 +58,7 @@ def test_photos_are_packed_and_read():
 def test_peak_memory_is_the_childs_own():
     ballast = bytearray(600 << 20)  # MiB that a child must not be charged with
     peak = benchmark._peak_memory(
-        benchmark._inference, ("add", "aff", "cifar_resnet8", {"width_multiplier": 1}, 2)
+        benchmark._training, ("add", "aff", "cifar_resnet8", {"width_multiplier": 1}, 2)
     )
     assert 50 < peak < 500
     del ballast

@@ -1,12 +1,19 @@
 import shutil
+import sys
 
 import mxnet as mx
-import numpy as np
 import pytest
 from helpers import assert_close, filled, input_value
 
-from openaff import UserError, create_model, export
+from openaff import UserError, checkpoints, create_model, export, onnx_model
+from openaff.config import DataConfig
+from openaff.data import load_dataset
 from openaff.fusion import FUSIONS
+from openaff.models import resnet
+from openaff.quantization import accuracies, calibration_batches
+
+onnx = pytest.importorskip("onnx", reason="needs the extra [onnx]")
+pytest.importorskip("onnxruntime", reason="needs the extra [onnx]")
 
 
 @pytest.mark.parametrize("key", list(FUSIONS))
@@ -67,15 +74,169 @@ def test_load_run_errors(digits_run, tmp_path):
         export.load_run(copy)
 
 
+@pytest.fixture
+def run_export(digits_run, tmp_path):
+    """The export folder of a run on the digits, and what its export.json says."""
+    subject = export.run_subject(digits_run[0])
+    return tmp_path / "export", export.export_folder(subject, tmp_path / "export")
+
+
+def test_a_runs_export_folder_describes_itself(run_export, digits_run):
+    folder, description = run_export
+    result = digits_run[1]
+    assert export.read_export(folder) == description
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "aff_cifar_resnet8-0000.params",
+        "aff_cifar_resnet8-symbol.json",
+        "aff_cifar_resnet8.onnx",
+        "export.json",
+        "labels.txt",
+    ]
+    assert description["model"] == "aff_cifar_resnet8" and description["dataset"] == "digits"
+    assert description["labels"] == "10 digits" and description["input_shape"] == [3, 32, 32]
+    assert description["mean"] == list(result["mean"])
+    assert description["score"]["best_accuracy"] == result["best_accuracy"]
+    assert description["input"] == {
+        **{"name": "data", "dtype": "float32", "batch": "free", "colours": "RGB"}
+    }
+    assert description["output"] == {"name": "logits", "classes": 10}
+    assert max(description["parity"].values()) <= export.TOLERANCE
+    assert (folder / "labels.txt").read_text().split() == list("0123456789")
+
+
+def test_a_changed_or_missing_file_is_found(run_export):
+    folder, _ = run_export
+    symbol = folder / "aff_cifar_resnet8-symbol.json"
+    symbol.write_text(symbol.read_text() + " ")
+    with pytest.raises(UserError, match="symbol.json was changed after the export"):
+        export.read_export(folder)
+    symbol.unlink()
+    with pytest.raises(UserError, match="is not whole: .*symbol.json is missing"):
+        export.read_export(folder)
+    (folder / "export.json").write_text("{}")
+    with pytest.raises(UserError, match="is of another format"):
+        export.read_export(folder)
+    with pytest.raises(UserError, match="is no export folder"):
+        export.read_export(folder.parent)
+
+
+def test_formats_batch_and_types(digits_run, tmp_path):
+    subject = export.run_subject(digits_run[0])
+    symbol = export.export_folder(subject, tmp_path / "symbol", ["symbol"])
+    assert not any(name.endswith(".onnx") for name in symbol["files"])
+    fixed = export.export_folder(subject, tmp_path / "fixed", ["onnx"], batch=2)
+    assert [name for name in fixed["files"] if "aff" in name] == ["aff_cifar_resnet8.onnx"]
+    path = tmp_path / "fixed" / "aff_cifar_resnet8.onnx"
+    assert onnx_model.session(path).get_inputs()[0].shape == [2, 3, 32, 32]
+    images = input_value((5, 3, 32, 32))  # three runs, the last of one image and a filler
+    assert_close(onnx_model.network(path)(images), subject.net(images))
+    half = export.export_folder(subject, tmp_path / "half", ["onnx"], dtype="float16")
+    assert 1e-6 < half["parity"]["onnx"] < 0.05
+    assert (tmp_path / "half" / path.name).stat().st_size < 0.7 * path.stat().st_size
+    assert onnx_model.session(tmp_path / "half" / path.name).get_inputs()[0].type == "tensor(float)"
+
+
+def test_int8_is_smaller_and_close(digits_run, tmp_path):
+    subject = export.run_subject(digits_run[0])
+    digits = load_dataset(DataConfig())
+    batches = calibration_batches(digits, 64)
+    written = export.export_folder(subject, tmp_path / "int8", calibration=batches)
+    assert written["parity"]["int8"] > 1e-3  # it is another arithmetic
+    measured = accuracies(subject.net, tmp_path / "int8", written, digits)
+    rates = measured["top-1"]
+    assert rates["network"] == rates["aff_cifar_resnet8.onnx"] == digits_run[1]["best_accuracy"]
+    assert abs(rates["aff_cifar_resnet8-int8.onnx"] - rates["network"]) < 0.1
+    with pytest.raises(UserError, match="1437 training images, too few to calibrate on 2000"):
+        calibration_batches(digits, 2000)
+
+
+def test_folder_errors(digits_run, tmp_path, monkeypatch):
+    subject = export.run_subject(digits_run[0])
+    with pytest.raises(UserError, match="formats are symbol and onnx, not tflite"):
+        export.export_folder(subject, tmp_path / "x", ["tflite"])
+    with pytest.raises(UserError, match="have an effect on the format onnx only"):
+        export.export_folder(subject, tmp_path / "x", ["symbol"], dtype="float16")
+    (tmp_path / "there").mkdir()
+    with pytest.raises(UserError, match="the export folder .*there exists"):
+        export.export_folder(subject, tmp_path / "there")
+    monkeypatch.setattr(export, "_relative_difference", lambda *_: 1.0)
+    with pytest.raises(UserError, match="differs from the network by 1.0e"):
+        export.export_folder(subject, tmp_path / "x")
+    assert [path.name for path in tmp_path.iterdir()] == ["there"]  # nothing half-written
+
+
+def test_an_onnx_version_that_the_exporter_cannot_use(monkeypatch):
+    monkeypatch.setitem(sys.modules, "mxnet.onnx", None)
+    monkeypatch.delattr(mx, "onnx", raising=False)
+    with pytest.raises(UserError, match="MXNet's exporter cannot use onnx .* 'onnx>=1.15,<1.17'"):
+        onnx_model.exporter()
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(UserError, match=r"pip install -e .\[onnx\]"):
+        onnx_model.exporter()
+
+
+def test_sessions_errors(tmp_path):
+    with pytest.raises(UserError, match="there is no file"):
+        onnx_model.session(tmp_path / "absent.onnx")
+    (tmp_path / "text.onnx").write_text("x")
+    with pytest.raises(UserError, match="text.onnx is no model for ONNX Runtime"):
+        onnx_model.session(tmp_path / "text.onnx")
+
+
+def check_onnx(net, folder, shape, batch=3):
+    """An ONNX file of ``net`` that is valid, light, free in its batch, silent and equal."""
+    files, _ = export.export_symbol(net, folder, "net", shape)
+    path = folder / "net.onnx"
+    onnx_model.export_onnx(*files, path, shape)
+    model = onnx.load(str(path))
+    onnx.checker.check_model(model, full_check=True)
+    assert [each.name for each in model.graph.input] == ["data"]
+    assert [each.name for each in model.graph.output] == ["logits"]
+    assert model.graph.input[0].type.tensor_type.shape.dim[0].dim_param == "N"
+    images = input_value((batch,) + shape)
+    assert_close(onnx_model.network(path)(images), net(images))
+    return model
+
+
 @pytest.mark.parametrize("key", list(FUSIONS))
-def test_mxnets_exporter_makes_an_equal_onnx_file(tmp_path, key):
-    pytest.importorskip("onnx", reason="needs the extra [onnx]")
-    onnxruntime = pytest.importorskip("onnxruntime", reason="needs the extra [onnx]")
-    exporter = pytest.importorskip("mxnet.onnx")
+def test_onnx_of_every_fusion(tmp_path, key, capfd):
+    """At an odd input size; with the batch norms behind convolutions folded into them."""
     net = filled(create_model(key + "_cifar_resnet8", num_classes=7, width_multiplier=1))
-    (symbol, params), _ = export.export_symbol(net, tmp_path, "net", (3, 32, 32))
-    images = input_value((2, 3, 33, 30))
-    path = str(tmp_path / "net.onnx")
-    exporter.export_model(str(symbol), str(params), [images.shape], [np.float32], path)
-    (output,) = onnxruntime.InferenceSession(path).run(None, {"data": images.asnumpy()})
-    assert_close(output, net(images))
+    capfd.readouterr()
+    model = check_onnx(net, tmp_path, (3, 33, 30))
+    assert "warn" not in capfd.readouterr().err.lower()
+    taken = [name for node in model.graph.node for name in node.input]
+    alone = {
+        name
+        for node in model.graph.node
+        for name in node.output
+        if node.op_type == "Conv" and taken.count(name) == 1
+    }
+    behind = [node.input[0] for node in model.graph.node if node.op_type == "BatchNormalization"]
+    assert alone and not alone & set(behind)
+
+
+@pytest.mark.parametrize(
+    "name, shape",
+    [
+        ("aff_cifar_resnext11_32x4d", (3, 33, 30)),
+        ("iaff_cifar_resnext11_32x4d", (3, 33, 30)),
+        ("aff_resnet50", (3, 65, 70)),
+        ("sk_resnet50", (3, 65, 70)),
+        ("aff_resnext50_32x4d", (3, 65, 70)),
+    ],
+)
+def test_onnx_of_every_family(tmp_path, monkeypatch, name, shape):
+    """With one block a stage."""
+    monkeypatch.setitem(resnet.BLOCKS, 50, (1, 1, 1, 1))
+    net = filled(create_model(name, num_classes=7))
+    check_onnx(net, tmp_path, shape)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", checkpoints.list_published())
+def test_onnx_of_every_published_network(tmp_path, name):
+    known = checkpoints.PUBLISHED[name]
+    net = create_model(known.model, num_classes=known.outputs, **known.options)
+    net.initialize(mx.init.Xavier())
+    check_onnx(net, tmp_path, (3, 224, 224) if known.dataset == "imagenet" else (3, 32, 32))

@@ -21,6 +21,7 @@ def test_run_folder_holds_what_was_run_and_what_came_out(digits_run):
         "curves.png",
         "environment.json",
         "events.out",
+        "labels.txt",
         "last.ckpt",
         "last.params",
         "metrics.csv",

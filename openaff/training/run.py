@@ -150,7 +150,7 @@ class _Session:
                 self.save()
         self.run.save("last", self.net)
         result = self._result()
-        self.run.finish(result)
+        self.run.finish(result, self.dataset.class_names)
         return result if first else None
 
     def _train_epoch(self, stop):
@@ -281,6 +281,9 @@ class _Session:
             "trainable_parameters": trainable,
             "dataset": self.dataset.name,
             "classes": len(self.dataset.class_names),
+            "input_shape": list(self.dataset.train.image_shape),
+            "mean": list(self.dataset.mean),
+            "std": list(self.dataset.std),
             "labels": self.dataset.labels,
             "split": self.dataset.split,
             "protocol": protocol(self.config, self.batch_size * self.workers.count),

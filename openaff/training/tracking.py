@@ -24,7 +24,8 @@ class Run:
 
     ``config.yaml`` (resolved), ``environment.json``, ``metrics.jsonl`` and ``.csv``,
     ``curves.png``, TensorBoard's event files, ``best.params``, the checkpoints ``last.ckpt`` and
-    ``previous.ckpt`` and, at the end, ``last.params``, ``result.json`` and ``report.md``.
+    ``previous.ckpt`` and, at the end, ``last.params``, ``labels.txt``, ``result.json`` and
+    ``report.md``.
 
     Parameters
     ----------
@@ -113,9 +114,10 @@ class Run:
         if self.writes:
             save_checkpoint(self.path, net, trainer, state)
 
-    def finish(self, result):
-        """Write ``report.md`` and, last, ``result.json``."""
+    def finish(self, result, class_names):
+        """Write ``labels.txt``, ``report.md`` and, last, ``result.json``."""
         if self.writes:
+            write_text(self.path / "labels.txt", "\n".join(class_names) + "\n")
             result = dict(result, **provenance())
             write_text(self.path / "report.md", report(self.path.name, result, self.rows))
             write_json(self.path / "result.json", result)

@@ -1,0 +1,223 @@
+"""From an exported symbol to an ONNX model that is ready for inference."""
+
+import contextlib
+import os
+import pathlib
+import tempfile
+
+import mxnet as mx
+import numpy as np
+
+from .errors import UserError
+from .files import atomic
+
+INPUT, OUTPUT = "data", "logits"
+
+
+def exporter():
+    """MXNet's ONNX exporter.
+
+    Raises
+    ------
+    UserError
+        onnx or onnxruntime is missing, or of a version that the exporter cannot use.
+    """
+    try:
+        import onnx
+        import onnxruntime  # noqa: F401
+    except ImportError as error:
+        raise UserError(
+            f"ONNX export needs onnx and onnxruntime ({error}): pip install -e .[onnx]"
+        ) from None
+    try:
+        from mxnet import onnx as mx_onnx
+
+        return mx_onnx.export_model
+    except (ImportError, AttributeError) as error:
+        raise UserError(
+            f"MXNet's exporter cannot use onnx {onnx.__version__} ({error}): "
+            "pip install 'onnx>=1.15,<1.17'"
+        ) from None
+
+
+def export_onnx(symbol, params, path, input_shape, batch=None):
+    """Write the ONNX form of exported files: weights as initialisers, batch norms folded.
+
+    What a graph does with constants alone is done now: batch norms that follow a convolution go
+    into its weights.  ONNX Runtime does it, by rewritings that leave standard operators only.
+
+    Parameters
+    ----------
+    symbol, params : path-like
+        What :func:`openaff.export.export_symbol` wrote.
+    path : path-like
+        The ONNX file.
+    input_shape : tuple of int
+        (3, H, W).
+    batch : int, optional
+        A fixed batch size; by default it stays free, ``N``.
+
+    Raises
+    ------
+    UserError
+        See :func:`exporter`.
+    """
+    export_model = exporter()
+    import onnx
+    import onnxruntime
+
+    shape = (batch or 1,) + tuple(input_shape)
+    free = {} if batch else {"dynamic": True, "dynamic_input_shapes": [("N",) + shape[1:]]}
+    with tempfile.TemporaryDirectory() as folder:
+        raw, plain, folded = (os.path.join(folder, f"{name}.onnx") for name in "abc")
+        export_model(str(symbol), str(params), [shape], [np.float32], raw, **free)
+        model = onnx.load(raw)
+        _weights_are_no_inputs(model.graph)
+        _name_output(model.graph)
+        onnx.save(model, plain)
+        options = onnxruntime.SessionOptions()
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+        options.optimized_model_filepath = folded
+        onnxruntime.InferenceSession(plain, options, providers=["CPUExecutionProvider"])
+        model = onnx.load(folded)
+        onnx.checker.check_model(model, full_check=True)
+        with atomic(path) as temporary:
+            onnx.save(model, str(temporary))
+
+
+def _weights_are_no_inputs(graph):
+    weights = {weight.name for weight in graph.initializer}
+    inputs = [each for each in graph.input if each.name not in weights]
+    del graph.input[:]
+    graph.input.extend(inputs)
+
+
+def _name_output(graph):
+    (output,) = graph.output
+    for node in graph.node:
+        for names in (node.input, node.output):
+            for index, name in enumerate(names):
+                if name == output.name:
+                    names[index] = OUTPUT
+    output.name = OUTPUT
+
+
+def to_float16(path, out):
+    """Write the model with float16 weights and arithmetic; input and output stay float32."""
+    exporter()
+    import onnx
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+
+    model = convert_float_to_float16(onnx.load(str(path)), keep_io_types=True)
+    _casts_of_the_input_first(model.graph)
+    onnx.checker.check_model(model)
+    with atomic(out) as temporary:
+        onnx.save(model, str(temporary))
+
+
+def _casts_of_the_input_first(graph):
+    """The converter appends them, but a node must stand behind those that it reads."""
+    nodes = sorted(graph.node, key=lambda node: INPUT not in node.input)  # stable
+    del graph.node[:]
+    graph.node.extend(nodes)
+
+
+def to_int8(path, out, batches):
+    """Write the model with 8-bit weights and activations, whose ranges come from ``batches``.
+
+    ONNX Runtime's static quantisation, QDQ form, weights by channel.
+
+    Parameters
+    ----------
+    path, out : path-like
+        The float32 model and the quantised one.
+    batches : iterable of numpy.ndarray
+        float32 (N, 3, H, W), scaled as for the network: what the ranges are measured on.
+    """
+    exporter()
+    from onnxruntime import quantization
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    class Reader(quantization.CalibrationDataReader):
+        def __init__(self):
+            self.batches = iter(batches)
+
+        def get_next(self):
+            batch = next(self.batches, None)
+            return None if batch is None else {INPUT: batch}
+
+    with tempfile.TemporaryDirectory() as folder, atomic(out) as temporary:
+        prepared = os.path.join(folder, "prepared.onnx")
+        quant_pre_process(str(path), prepared, skip_symbolic_shape=True)
+        with _quiet_root_logger():
+            quantization.quantize_static(
+                prepared,
+                str(temporary),
+                Reader(),
+                quant_format=quantization.QuantFormat.QDQ,
+                per_channel=True,
+                weight_type=quantization.QuantType.QInt8,
+                activation_type=quantization.QuantType.QUInt8,
+            )
+
+
+@contextlib.contextmanager
+def _quiet_root_logger():
+    """The quantiser gives general advice through the root logger."""
+    import logging
+
+    logger = logging.getLogger()
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def session(path, threads=None):
+    """An ONNX Runtime session on the CPU; ``threads`` by default one a core.
+
+    Raises
+    ------
+    UserError
+        onnxruntime is missing, or the file is no ONNX model.
+    """
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise UserError(f"{error}: pip install -e .[onnx]") from None
+    if not pathlib.Path(path).exists():
+        raise UserError(f"there is no file {path}")
+    options = onnxruntime.SessionOptions()
+    if threads:
+        options.intra_op_num_threads = threads
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # of several kinds, from C++
+        raise UserError(f"{path} is no model for ONNX Runtime: {_first_line(error)}") from None
+
+
+def network(path, threads=None):
+    """An ONNX model as a callable from NDArray (N, 3, H, W) to NDArray logits (N, classes).
+
+    A model of a fixed batch size runs as often as it takes, on the last image again to fill up.
+    """
+    runner = session(path, threads)
+    size = runner.get_inputs()[0].shape[0]
+
+    def run(images):
+        return runner.run(None, {INPUT: images})[0]
+
+    def run_in_steps(images):
+        missing = -len(images) % size
+        whole = np.concatenate([images, np.repeat(images[-1:], missing, axis=0)])
+        parts = [run(whole[start : start + size]) for start in range(0, len(whole), size)]
+        return np.concatenate(parts)[: len(images)]
+
+    logits = run_in_steps if isinstance(size, int) else run
+    return lambda images: mx.nd.array(logits(images.asnumpy()))
+
+
+def _first_line(error):
+    return str(error).strip().splitlines()[0]

@@ -1,0 +1,58 @@
+"""What smaller number types cost: images to calibrate on, and accuracies before and after."""
+
+import itertools
+import pathlib
+
+import mxnet as mx
+
+from .config import DataConfig
+from .data.batches import training_batches
+from .errors import UserError
+from .evaluation import evaluate_network
+from .onnx_model import network
+
+
+def calibration_batches(dataset, images, batch_size=32):
+    """Batches of ``images`` random training images, scaled and otherwise as they are.
+
+    Yields
+    ------
+    numpy.ndarray
+        float32 (batch_size, 3, H, W).
+
+    Raises
+    ------
+    UserError
+        Fewer training images than asked for, or than a batch.
+    """
+    count = -(-images // batch_size)
+    plain = DataConfig(name=dataset.name, crop_padding=0, flip=False, workers=0)
+    batches = training_batches(dataset, plain, batch_size)
+    if len(batches) < count:
+        raise UserError(
+            f"{dataset.name} has {len(dataset.train)} training images, too few to calibrate on "
+            f"{images}"
+        )
+    return (batch.asnumpy() for batch, _ in itertools.islice(batches.epoch(), count))
+
+
+def accuracies(net, folder, description, dataset):
+    """Top-1 accuracy on the test split of the network and of each ONNX file of its export.
+
+    Returns
+    -------
+    dict
+        What ``export.json`` says under ``accuracy``.
+    """
+    rows = {"network": net}
+    for name in description["files"]:
+        if name.endswith(".onnx"):
+            rows[name] = network(pathlib.Path(folder) / name)
+    results = {name: evaluate_network(run, dataset, [mx.cpu()])[0] for name, run in rows.items()}
+    return {
+        "dataset": dataset.name,
+        "labels": dataset.labels,
+        "split": dataset.split,
+        "images": results["network"]["images"],
+        "top-1": {name: result["accuracy"] for name, result in results.items()},
+    }

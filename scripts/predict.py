@@ -1,0 +1,40 @@
+#!/usr/bin/env python
+"""What an exported network sees on photographs.
+
+python scripts/predict.py --export exports/aff8 photo.jpg another.png --top 3
+"""
+
+import argparse
+import json
+
+from openaff import cli
+from openaff.predict import ENGINES, Predictor
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--export", required=True, metavar="DIR", help="written by export.py")
+    parser.add_argument("images", nargs="+", metavar="IMAGE", help="image files")
+    parser.add_argument(
+        "--engine", choices=ENGINES, help="by default onnxruntime, or mxnet without an ONNX file"
+    )
+    parser.add_argument("--top", type=int, default=5, metavar="N", help="labels (%(default)s)")
+    parser.add_argument("--json", action="store_true", help="print a JSON object instead")
+    args = parser.parse_args()
+    predictor = Predictor(args.export, args.engine)
+    predictions = predictor(args.images, args.top)
+    if args.json:
+        rows = {
+            path: [{"label": label, "probability": share} for label, share in row]
+            for path, row in zip(args.images, predictions)
+        }
+        print(json.dumps({"engine": predictor.engine, "predictions": rows}, indent=2))
+        return
+    for path, row in zip(args.images, predictions):
+        print(path + ": " + ", ".join(f"{label} {share:.1%}" for label, share in row))
+
+
+if __name__ == "__main__":
+    cli.run(main)
