@@ -152,7 +152,13 @@ def load_config(path, overrides=()):
         raise UserError(_unknown_key(path, error.full_key)) from None
     except MissingMandatoryValue as error:
         raise UserError(f"{path}: {error.full_key} is not set") from None
-    except (OmegaConfBaseException, yaml.YAMLError, ValueError, RecursionError) as error:
+    except (
+        OmegaConfBaseException,
+        yaml.YAMLError,
+        TypeError,  # such as a list where a section stands
+        ValueError,
+        RecursionError,
+    ) as error:
         if isinstance(error, UserError):
             raise
         key = getattr(error, "full_key", None)
@@ -238,12 +244,13 @@ def _check_top(config):
             ),
         ]
     )
-    for key in ("name", "num_classes", "features_only"):
-        if key in config.model.options:
-            raise UserError(
-                f"model.options.{key} cannot be set: a classifier is trained, and the "
-                "model's name and the data set settle it"
-            )
+    for section in ("model", "distillation"):
+        for key in ("name", "num_classes", "features_only"):
+            if key in getattr(config, section).options:
+                raise UserError(
+                    f"{section}.options.{key} cannot be set: a classifier is trained, and the "
+                    "network's name and the data set settle it"
+                )
 
 
 def _check_data(config):
@@ -262,7 +269,11 @@ def _check_data(config):
                 data.image_size is None or data.image_size >= 1,
                 "must be positive",
             ),
-            ("data.crop_ratio", 0 < (data.crop_ratio or 1) <= 1, "must be in (0, 1]"),
+            (
+                "data.crop_ratio",
+                data.crop_ratio is None or 0 < data.crop_ratio <= 1,
+                "must be in (0, 1]",
+            ),
             ("data.workers", (data.workers or 0) >= 0, "must not be negative"),
             ("data.mixup_alpha", data.mixup_alpha >= 0, "must not be negative"),
             _one_of("data.autoaugment", data.autoaugment, AUTOAUGMENT),

@@ -141,7 +141,7 @@ def write_per_class(path, class_names, confusion):
         (name, count, hit, hit / count if count else float("nan"))
         for name, count, hit in zip(class_names, images, hits)
     ]
-    rows.sort(key=lambda row: row[3])
+    rows.sort(key=lambda row: (not row[1], row[3]))
     _write_csv(path, [("class", "images", "correct", "accuracy")] + rows)
 
 

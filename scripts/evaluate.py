@@ -12,6 +12,7 @@ Data sets: cifar100, cifar10, digits, imagenet, and images for class folders of 
 import argparse
 import dataclasses
 import json
+import pathlib
 
 from openaff import cli
 from openaff.checkpoints import PUBLISHED, load_model, load_published
@@ -32,9 +33,8 @@ FLAGS = {  # data setting -> its flag
 
 
 def parse_args():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    form = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=form)
     network = parser.add_mutually_exclusive_group(required=True)
     network.add_argument("--model", metavar="NAME", help="see openaff.list_models()")
     network.add_argument(
@@ -116,6 +116,9 @@ def main():
             positive_int("--" + flag.replace("_", "-"), getattr(args, flag))
     options = cli.parse_options(args.option)
     config = data_config(args)
+    for path in filter(None, (args.per_class, args.confusion)):
+        if not pathlib.Path(path).resolve().parent.is_dir():
+            raise UserError(f"cannot write {path}: there is no such folder")
     devices = parse_devices(args.devices)
     dataset = load_dataset(config)
     published = None

@@ -5,8 +5,12 @@ import re
 
 import pytest
 import yaml
+from helpers import assert_close
+from PIL import Image
 
-from openaff.config import load_config, to_yaml
+from openaff.config import DataConfig, load_config, to_yaml
+from openaff.data import load_dataset
+from openaff.export import export_folder, run_subject
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PAGES = ["README.md"] + sorted(str(page.relative_to(ROOT)) for page in ROOT.glob("docs/*.md"))
@@ -41,6 +45,20 @@ def test_the_recipe_explained_line_by_line_is_whole(root, tmp_path):
 
     # but for the power, which has no effect on the schedule shown
     assert set(keys(resolved)) - set(keys(yaml.safe_load(block))) == {"schedule.power"}
+
+
+def test_the_export_pages_snippets_run_and_agree(root, digits_run, tmp_path, monkeypatch):
+    pytest.importorskip("onnxruntime", reason="needs the extra [onnx]")
+    export_folder(run_subject(digits_run[0]), tmp_path / "exports" / "aff8")
+    Image.fromarray(load_dataset(DataConfig()).test.images[0]).save(tmp_path / "photo.png")
+    monkeypatch.chdir(tmp_path)
+    page = (root / "docs/export.md").read_text()
+    first, plain, runtime = ({} for _ in range(3))
+    for names, code in zip((first, plain, runtime), re.findall(r"```python\n(.*?)```", page, re.S)):
+        exec(code, names)  # noqa: S102
+    expected = first["predict"].logits(["photo.png"])
+    for logits in (plain["logits"], plain["same_logits"], runtime["logits"]):
+        assert_close(logits, expected)
 
 
 def test_the_readmes_block_works(root):

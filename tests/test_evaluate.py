@@ -147,6 +147,7 @@ def test_published(evaluate, tmp_path, monkeypatch):
         ((*MODEL, "--dataset", "digits", "--image-size", "32"), "--image-size has an effect on"),
         ((*MODEL, "--dataset", "images", "--crop-ratio", "2"), "--crop-ratio must be in"),
         ((*MODEL, "--dataset", "images"), "data.root is not set"),
+        ((*MODEL, "--dataset", "digits", "--confusion", "no/x.csv"), "cannot write no/x.csv"),
         ((*MODEL, "--dataset", "digits", "--batch-size", "0"), "--batch-size must be a positive"),
         ((*MODEL, "--dataset", "digits", "--option", "width"), "'width': write key=value"),
         ((*MODEL, "--dataset", "digits", "--option", "width=[1"), "the value is not YAML"),

@@ -7,6 +7,7 @@ import mxnet as mx
 import numpy as np
 import pytest
 from photo_files import COLOURS, write_folder
+from PIL import Image
 from sklearn.datasets import load_sample_images
 
 from openaff import UserError, create_model
@@ -16,8 +17,8 @@ from openaff.data.augment import ColorJitter, PCANoise
 from openaff.data.batches import test_batches as batches_to_test
 from openaff.data.batches import training_batches
 from openaff.data.packing import folder_items, pack
-from openaff.data.photos import MEAN, STD
-from openaff.data.records import RecordBatches, RecordSet
+from openaff.data.photos import MEAN, STD, CenterCrop
+from openaff.data.records import RecordSet
 from openaff.evaluation import evaluate_network, ten_crops, write_confusion, write_per_class
 from openaff.training.run import resume, train
 
@@ -43,28 +44,37 @@ def of_test(data, batch_size, **options):
     return images, labels, [len(batch) for batch, _ in batches]
 
 
-def test_records_and_folders_give_the_same_tensors(photos, tmp_path):
-    """Of smooth images; and of scikit-learn's two photographs, to JPEG decoding and resizing."""
+def test_records_and_folders_give_the_same_tensors(photos):
     one, two = (of_test(dataset(photos / kind), 4) for kind in ("folders", "records"))
     assert one[1].tolist() == two[1].tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
     assert one[2] == two[2] == [4, 4, 1]  # the last batch counts with its own size
-    levels = np.abs(one[0] - two[0]) * 255 * np.array(STD).reshape(3, 1, 1)
-    assert levels.mean() < 1 and levels.max() < 10
+    np.testing.assert_array_equal(one[0], two[0])
+
+
+@pytest.mark.parametrize("size", [96, 224])
+def test_mxnets_reader_gives_the_same_tensors(tmp_path, size):
+    """Of scikit-learn's two photographs, resized and cropped at the centre, to JPEG decoding."""
     for index, image in enumerate(load_sample_images().images):
         (tmp_path / "val" / str(index)).mkdir(parents=True)
-        pixels = mx.nd.array(image[..., ::-1], dtype="uint8").asnumpy()
-        packed = mx.recordio.pack_img(mx.recordio.IRHeader(0, 0, 0, 0), pixels, quality=95)
-        (tmp_path / "val" / str(index) / "photo.jpg").write_bytes(mx.recordio.unpack(packed)[1])
+        Image.fromarray(image).save(tmp_path / "val" / str(index) / "photo.jpg", quality=95)
     classes, items = folder_items(tmp_path / "val")
-    pack("val", classes, items, tmp_path / "records")
-    for size in (96, 224):
-        settings = DataConfig(name="images", image_size=size)
-        sets = []
-        for root in (tmp_path, tmp_path / "records"):
-            settings.root = str(root)
-            sets.append(of_test(load_dataset(settings), 2)[0])
-        levels = np.abs(sets[0] - sets[1]) * 255 * np.array(STD).reshape(3, 1, 1)
-        assert levels.mean() < 2.5 and np.percentile(levels, 99) < 20
+    pack("val", classes, items, tmp_path)
+    ours, _, _ = of_test(
+        load_dataset(DataConfig(name="images", root=str(tmp_path), image_size=size)), 2
+    )
+    scaling = {f"mean_{c}": 255 * m for c, m in zip("rgb", MEAN)}
+    scaling.update({f"std_{c}": 255 * s for c, s in zip("rgb", STD)})
+    reader = mx.io.ImageRecordIter(
+        path_imgrec=str(tmp_path / "val.rec"),
+        data_shape=(3, size, size),
+        batch_size=2,
+        resize=round(size / 0.875),
+        verbose=False,
+        **scaling,
+    )
+    theirs = reader.next().data[0].asnumpy()
+    levels = np.abs(ours - theirs) * 255 * np.array(STD).reshape(3, 1, 1)
+    assert levels.mean() < 1 and np.percentile(levels, 99) < 10
 
 
 def test_scaling_is_the_published_one(photos):
@@ -120,6 +130,35 @@ def test_parts_of_several_processes_are_the_whole(photos, kind):
     assert lengths == {2}
 
 
+def test_every_image_of_an_epoch_gets_its_own_augmentation(tmp_path):
+    (tmp_path / "train" / "one").mkdir(parents=True)
+    (photo, _) = load_sample_images().images
+    for index in range(16):
+        Image.fromarray(photo).save(tmp_path / "train" / "one" / f"{index}.jpg")
+    classes, items = folder_items(tmp_path / "train")
+    pack("train", classes, items, tmp_path)
+    data = load_dataset(DataConfig(name="images", root=str(tmp_path), image_size=32))
+    seen = set()
+    for rank in (0, 1):
+        for workers in (1, 2):
+            config = DataConfig(name="images", workers=workers)
+            batches = training_batches(data, config, 4, part=(rank, 2))
+            images = np.concatenate([batch.asnumpy() for batch, _ in batches.epoch()])
+            seen.add(images.tobytes())
+            assert len({image.tobytes() for image in images}) == len(images) == 8
+
+
+def test_each_of_several_processes_makes_as_many_batches(photos):
+    config = DataConfig(name="images")
+    data = dataset(photos / "records")  # 24 training images
+    for count, batch_size, expected in ((5, 2, 2), (3, 4, 2)):
+        parts = [training_batches(data, config, batch_size, part=(r, count)) for r in range(count)]
+        assert {len(part) for part in parts} == {expected}
+        assert all(len(list(part.epoch())) == expected for part in parts)
+    with pytest.raises(UserError, match="do not fill one batch of 4 for each of 7 processes"):
+        training_batches(data, config, 4, part=(6, 7))
+
+
 def test_a_whole_run_and_its_resumption(photos, root, tmp_path):
     """Two epochs, and the same stopped after the first: records, their reader's threads and all."""
     overrides = ["model.name=aff_cifar_resnet8", "model.options={width_multiplier: 1}"]
@@ -147,6 +186,10 @@ def test_evaluation_of_every_class_and_by_ten_crops(photos, tmp_path):
     write_confusion(tmp_path / "confusion.csv", data.class_names, confusion)
     rows = (tmp_path / "classes.csv").read_text().splitlines()
     assert rows[0] == "class,images,correct,accuracy" and len(rows) == 4
+    confusion = np.array([[1, 0, 0], [0, 0, 0], [1, 0, 0]])  # a class without images comes last
+    write_per_class(tmp_path / "order.csv", "abc", confusion)
+    order = [row[0] for row in (tmp_path / "order.csv").read_text().splitlines()[1:]]
+    assert order == ["c", "a", "b"]
     assert (tmp_path / "confusion.csv").read_text().splitlines()[0].endswith("blue,green,red")
     ten, _ = evaluate_network(net, data, [mx.cpu()], 4, ten_crop=24)
     images, labels, _ = of_test(data, 9)
@@ -207,10 +250,10 @@ def test_damaged_records_are_refused(photos, tmp_path):
     offsets = "0\t0\n1\t3333\n"
     (tmp_path / "other" / "val.idx").write_text(offsets)
     with pytest.raises(UserError, match="is no index of|cut short"):
-        RecordSet(tmp_path / "other" / "val.rec", 32, 1.0)
+        RecordSet(tmp_path / "other" / "val.rec", CenterCrop(32, 1.0))
     (tmp_path / "other" / "val.idx").unlink()
     with pytest.raises(UserError, match="cannot read .*val.rec with val.idx"):
-        RecordSet(tmp_path / "other" / "val.rec", 32, 1.0)
+        RecordSet(tmp_path / "other" / "val.rec", CenterCrop(32, 1.0))
 
 
 def test_other_wrong_input(photos, tmp_path):
@@ -233,8 +276,30 @@ def test_other_wrong_input(photos, tmp_path):
     with pytest.raises(UserError, match="there are no training images"):
         training_batches(only_val, DataConfig(name="images"), 2)
     with pytest.raises(UserError, match="24 training images do not fill one batch of 32"):
-        records = dataset(photos / "records").train
-        RecordBatches(records, 32, MEAN, STD, train=True)
+        training_batches(dataset(photos / "records"), DataConfig(name="images"), 32)
+    with pytest.raises(UserError, match="needs a thread at least"):
+        training_batches(dataset(photos / "records"), DataConfig(name="images", workers=0), 2)
+    shutil.copytree(photos / "records", tmp_path / "bare")
+    (tmp_path / "bare" / "manifest.json").unlink()
+    with pytest.raises(UserError, match="has no manifest.json, so its classes are not known"):
+        dataset(tmp_path / "bare")
+    assert len(dataset(tmp_path / "bare", "imagenet").class_names) == 1000
+    (tmp_path / "bare" / "manifest.json").write_text("[1]")
+    with pytest.raises(UserError, match="or it is no manifest"):
+        dataset(tmp_path / "bare")
+
+
+def test_a_damaged_record_is_named(photos, tmp_path):
+    for name, place in (("image", 3000), ("frame", None)):
+        shutil.copytree(photos / "records", tmp_path / name)
+        path = tmp_path / name / "val.rec"
+        offset = int((tmp_path / name / "val.idx").read_text().splitlines()[1].split("\t")[1])
+        content = bytearray(path.read_bytes())
+        start = offset if place is None else offset + 32
+        content[start : start + 200] = bytes(200)
+        path.write_bytes(content)
+        with pytest.raises(UserError, match="record 1 of .*val.rec|cannot read record 1"):
+            of_test(dataset(tmp_path / name), 4)
 
 
 def test_an_unreadable_file_stops_the_reading_and_is_named(photos, tmp_path):

@@ -1,5 +1,7 @@
 import io
 import json
+import os
+import signal
 import subprocess
 import sys
 import tarfile
@@ -93,8 +95,10 @@ def test_from_official_tars_to_records(prepare, tmp_path):
     assert run.returncode == 0, run.stderr
     assert "train: 6 images of 3 classes" in run.stdout and "val: 4 images" in run.stdout
     train = list(records(tmp_path / "rec" / "train.rec"))
-    assert [label for label, _ in train] == [0, 0, 1, 1, 2, 2]
-    assert train[3][1] == (folder / "green" / "1.jpg").read_bytes()
+    labels = [label for label, _ in train]
+    assert sorted(labels) == [0, 0, 1, 1, 2, 2] != labels  # shuffled
+    greens = {(folder / "green" / f"{index}.jpg").read_bytes() for index in (0, 1)}
+    assert {content for label, content in train if label == 1} == greens
     assert [label for label, _ in records(tmp_path / "rec" / "val.rec")] == [2, 0, 1, 0]
     manifest = json.loads((tmp_path / "rec" / "manifest.json").read_text())
     assert manifest["classes"] == ["n00000000", "n00000001", "n00000002"]
@@ -131,19 +135,24 @@ def test_unreadable_images_are_named_counted_and_left_out(prepare, tmp_path):
     folder = write_folder(tmp_path / "photos", per_class=2)
     whole = (folder / "red" / "0.jpg").read_bytes()
     (folder / "red" / "empty.jpg").touch()
+    (folder / "red" / "folder.jpg").mkdir()
+    (folder / "red" / "link.jpg").symlink_to("nowhere")
     (folder / "blue" / "short.jpg").write_bytes(whole[:300])
     run = prepare("--out", tmp_path / "rec", "--train", folder, "--workers", 1)
     assert run.returncode == 0, run.stderr
     assert "train: 6 images of 3 classes" in run.stdout
     assert "left out: red/empty.jpg is empty" in run.stderr
     assert "left out: cannot read the image blue/short.jpg" in run.stderr
-    assert "train: 2 images left out" in run.stderr
+    assert "red/folder.jpg: Is a directory" in run.stderr
+    assert "red/link.jpg: No such file" in run.stderr
+    assert "train: 4 images left out" in run.stderr
     manifest = json.loads((tmp_path / "rec" / "manifest.json").read_text())
-    assert len(manifest["splits"]["train"]["skipped"]) == 2
+    assert len(manifest["splits"]["train"]["skipped"]) == 4
     for path in folder.rglob("*.jpg"):
-        path.write_bytes(b"")
+        if path.is_file():
+            path.write_bytes(b"")
     classes, items = folder_items(folder)
-    with pytest.raises(UserError, match="none of the 8 images of train can be read"):
+    with pytest.raises(UserError, match="none of the 10 images of train can be read"):
         pack("train", classes, items, tmp_path / "none")
 
 
@@ -189,10 +198,43 @@ def test_a_packed_split_stays_as_it_is(tmp_path):
     before = (tmp_path / "rec" / "train.rec").stat()
     assert pack("train", classes, items, tmp_path / "rec") == first
     assert (tmp_path / "rec" / "train.rec").stat() == before
-    with pytest.raises(UserError, match="train.rec exists, of other settings"):
-        pack("train", classes, items, tmp_path / "rec", resize=20)
+    for others, settings in ((items, {"resize": 20}), (items[:-1], {})):
+        with pytest.raises(UserError, match="train.rec exists, of other images or settings"):
+            pack("train", classes, others, tmp_path / "rec", **settings)
     with pytest.raises(UserError, match="is of other classes"):
         pack("val", ["x"], items, tmp_path / "rec")
+
+
+def test_an_interruption_while_files_are_put_into_place(tmp_path, monkeypatch):
+    classes, items = folder_items(write_folder(tmp_path / "photos"))
+    whole = pack("train", classes, items, tmp_path / "whole")
+    original = packing.write_json
+
+    def full_disk(path, value):
+        if path.name == "manifest.json":
+            raise OSError(28, "No space left on device")
+        original(path, value)
+
+    with monkeypatch.context() as full:
+        full.setattr(packing, "write_json", full_disk)
+        with pytest.raises(OSError, match="No space left"):
+            pack("train", classes, items, tmp_path / "two")
+    assert pack("train", classes, items, tmp_path / "two") == whole
+    assert len(list(records(tmp_path / "two" / "train.rec"))) == 12
+    # the other split may have been packed at the same time
+    pack("val", classes, items, tmp_path / "two")
+    manifest = json.loads((tmp_path / "two" / "manifest.json").read_text())
+    assert sorted(manifest["splits"]) == ["train", "val"]
+
+
+def test_a_killed_process_is_an_error_and_the_rest_is_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(packing, "PART", 4)
+    classes, items = folder_items(write_folder(tmp_path / "photos"))
+    with monkeypatch.context() as killing:
+        killing.setattr(packing, "encode", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+        with pytest.raises(UserError, match="a packing process was killed: was memory short"):
+            pack("train", classes, items, tmp_path / "rec", workers=2)
+    assert pack("train", classes, items, tmp_path / "rec", workers=2)["images"] == 12
 
 
 def test_tar_files_that_are_refused(tmp_path):

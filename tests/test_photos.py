@@ -38,6 +38,8 @@ def test_every_mode_becomes_rgb(mode):
     assert photo.mode == "RGB" and photo.size == (20, 12)
     if mode in ("RGB", "RGBA"):
         np.testing.assert_array_equal(np.asarray(photo), PIXELS)
+    if mode == "I;16":
+        np.testing.assert_array_equal(np.asarray(photo)[..., 1], PIXELS[..., 0])
     if mode == "L":
         np.testing.assert_array_equal(np.asarray(photo)[..., 1], grey_levels(image))
 

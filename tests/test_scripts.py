@@ -18,7 +18,7 @@ def script(root):
 
 
 def fails_with(result, message):
-    assert result.returncode == 5
+    assert result.returncode == 2
     errors = [line for line in result.stderr.splitlines() if line.startswith("error:")]
     assert len(errors) == 1 and message in errors[0]
     assert "Traceback" not in result.stderr

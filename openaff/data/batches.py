@@ -31,7 +31,7 @@ def training_batches(dataset, config, batch_size, seed=0, part=(0, 1)):
     if dataset.train is None:
         raise UserError(f"{dataset.name}: there are no training images in {config.root}")
     mixup = Mixup(config.mixup_alpha, len(dataset.class_names)) if config.mixup_alpha else None
-    common = {"train": True, "seed": seed, "mixup": mixup, "workers": config.workers, "part": part}
+    common = {"seed": seed, "mixup": mixup, "workers": config.workers, "part": part}
     if isinstance(dataset.train, RecordSet):
         return RecordBatches(
             dataset.train,
@@ -43,16 +43,13 @@ def training_batches(dataset, config, batch_size, seed=0, part=(0, 1)):
             pca_noise=config.pca_noise or 0.0,
             **common,
         )
-    return BatchLoader(dataset.train, batch_size, training_transform(dataset, config), **common)
+    transform = training_transform(dataset, config)
+    return BatchLoader(dataset.train, batch_size, transform, train=True, **common)
 
 
 def test_batches(dataset, batch_size, workers=None, part=(0, 1)):
     """The test split in order, each image once, normalised; see :func:`training_batches`."""
     if dataset.test is None:
         raise UserError(f"{dataset.name}: there are no validation images")
-    if isinstance(dataset.test, RecordSet):
-        return RecordBatches(
-            dataset.test, batch_size, dataset.mean, dataset.std, workers=workers, part=part
-        )
     normalize = Normalize(dataset.mean, dataset.std)
     return BatchLoader(dataset.test, batch_size, normalize, workers=workers, part=part)

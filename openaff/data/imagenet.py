@@ -7,7 +7,7 @@ import numpy as np
 from ..errors import UserError
 from .base import DATASETS, Dataset
 from .photos import MEAN, STD, CenterCrop, PhotoSet, RandomResizedCrop, class_folders
-from .records import RecordSet, read_manifest
+from .records import MANIFEST, RecordSet, read_manifest
 
 IMAGE_SIZE = 224  # pixels, by default
 CROP_RATIO = 224 / 256  # of the short side, by default
@@ -47,15 +47,16 @@ def load_photos(config):
     root = pathlib.Path(config.root)
     size = IMAGE_SIZE if config.image_size is None else config.image_size
     ratio = CROP_RATIO if config.crop_ratio is None else config.crop_ratio
+    crops = {"train": RandomResizedCrop(size), "val": CenterCrop(size, ratio)}
     if any((root / f"{split}.rec").exists() for split in SPLITS):
         if config.autoaugment:
             raise UserError(
                 "data.autoaugment works on class folders only: MXNet's reader of record files does "
                 "not have it; leave it out, or read folders"
             )
-        kind, names, splits = "records", *_read_records(root, size, ratio)
+        kind, names, splits = "records", *_read_records(root, crops, config.name)
     elif any((root / split).is_dir() for split in SPLITS):
-        kind, names, splits = "class folders", *_read_folders(root, size, ratio)
+        kind, names, splits = "class folders", *_read_folders(root, crops)
     else:
         raise UserError(
             f"{root} holds neither train.rec and val.rec nor train/ and val/: see "
@@ -76,12 +77,19 @@ def load_photos(config):
     )
 
 
-def _read_records(root, size, ratio):
+def _read_records(root, crops, name):
     """Class names and record sets, by split."""
     paths = {split: root / f"{split}.rec" for split in SPLITS}
-    splits = {split: RecordSet(path, size, ratio) for split, path in paths.items() if path.exists()}
+    splits = {
+        split: RecordSet(path, crops[split]) for split, path in paths.items() if path.exists()
+    }
     manifest = read_manifest(root)
     if manifest is None:  # packed by other tools
+        if name != "imagenet":
+            raise UserError(
+                f"{root} has no {MANIFEST}, so its classes are not known: pack the images with "
+                "scripts/prepare_imagenet.py"
+            )
         return list(map(str, range(CLASSES))), splits
     for split, records in splits.items():
         packed = manifest["splits"].get(split, {}).get("images")
@@ -93,9 +101,8 @@ def _read_records(root, size, ratio):
     return manifest["classes"], splits
 
 
-def _read_folders(root, size, ratio):
+def _read_folders(root, crops):
     """Class names and photo sets, by split."""
-    crops = {"train": RandomResizedCrop(size), "val": CenterCrop(size, ratio)}
     classes, splits = None, {}
     for split in SPLITS:
         if not (root / split).is_dir():

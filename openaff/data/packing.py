@@ -3,15 +3,17 @@
 import hashlib
 import io
 import json
-import multiprocessing
 import os
 import pathlib
 import shutil
+import signal
 import tarfile
+from concurrent import futures
 from dataclasses import dataclass
 from functools import partial
 
 import mxnet as mx
+import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
@@ -21,6 +23,7 @@ from .photos import class_folders, read_photo
 from .records import MANIFEST, read_manifest
 
 PART = 1024  # images that are packed, and after an interruption packed anew, together
+RESULT = "result.json"  # in the folder of parts: a split is whole, and only to be put into place
 ORIENTATION = 0x0112  # EXIF
 DEVKIT = "ILSVRC2012_devkit_t12/data/"
 
@@ -36,16 +39,25 @@ class Item:
     label: int
 
     def read(self):
-        with open(self.path, "rb") as source:
-            source.seek(self.offset)
-            return source.read(self.size)
+        try:
+            with open(self.path, "rb") as source:
+                source.seek(self.offset)
+                return source.read(self.size)
+        except OSError as error:
+            raise UserError(f"cannot read {self.path}: {error.strerror}") from None
 
 
 def folder_items(folder):
     """Classes and items of a folder of class folders, see :func:`~.photos.class_folders`."""
     classes, files = class_folders(folder)
     items = [
-        Item(f"{classes[label]}/{path.name}", str(path), 0, path.stat().st_size, label)
+        Item(
+            f"{classes[label]}/{path.name}",
+            str(path),
+            0,
+            path.stat().st_size if path.exists() else -1,  # a link that leads nowhere
+            label,
+        )
         for path, label in files
     ]
     return classes, items
@@ -190,25 +202,68 @@ def pack(split, classes, items, out, resize=None, quality=95, workers=1):
     Raises
     ------
     UserError
-        The split is packed already with other settings, an unfinished packing of something else is
-        in the way, the classes differ from the other split's, or no image can be read.
+        The split is packed already from others or otherwise, an unfinished packing of something
+        else is in the way, the classes differ from the other split's, no image can be read, or a
+        process was killed.
     """
     out = pathlib.Path(out)
     record, parts = out / f"{split}.rec", out / f"{split}.parts"
+    if split == "train":  # so that each of several workers reads images of all classes
+        order = np.random.default_rng(0).permutation(len(items))
+        items = [items[index] for index in order]
+    listing = json.dumps([(item.name, item.size, item.label) for item in items])
+    plan = {
+        "listing": hashlib.sha256(listing.encode()).hexdigest(),
+        "resize": resize,
+        "quality": quality,
+    }
+    manifest = _manifest(out, classes)
+    packed = manifest["splits"].get(split)
+    if packed and packed.items() >= plan.items():
+        return packed
+    if packed or (record.exists() and not (parts / RESULT).exists()):
+        raise UserError(
+            f"{record} exists, of other images or settings: take another --out, or remove it and "
+            f"its part of {MANIFEST}"
+        )
+    _begin(parts, dict(plan, images_per_part=PART))
+    if not (parts / RESULT).exists():
+        _pack_parts(split, items, parts, partial(_pack_part, **_settings(plan)), workers)
+        result = _join(parts, -(-len(items) // PART))
+        if not result["images"]:
+            shutil.rmtree(parts)
+            raise UserError(f"none of the {len(items):,} images of {split} can be read")
+        write_json(parts / RESULT, dict(result, **plan))
+    return _install(out, split, classes)
+
+
+def _settings(plan):
+    return {key: plan[key] for key in ("resize", "quality")}
+
+
+def _manifest(out, classes):
     manifest = read_manifest(out) or {"classes": classes, "splits": {}}
     if manifest["classes"] != classes:
         raise UserError(f"{out / MANIFEST} is of other classes: pack into another folder")
-    settings = {"resize": resize, "quality": quality}
-    packed = manifest["splits"].get(split)
-    if packed and packed.items() >= settings.items():
-        return packed
-    if packed or record.exists():
-        raise UserError(
-            f"{record} exists, of other settings or unfinished: take another --out, or remove it"
-        )
-    listing = hashlib.sha256(json.dumps([vars(item) for item in items]).encode()).hexdigest()
-    plan = {"listing": listing, "images_per_part": PART, **settings}
-    _begin(parts, plan)
+    return manifest
+
+
+def _install(out, split, classes):
+    """Put what is whole into place, as often as it takes; the split's part of the manifest."""
+    parts = out / f"{split}.parts"
+    for suffix in (".rec", ".idx"):  # the index last: without it the records are not read
+        if (parts / f"joined{suffix}").exists():
+            os.replace(parts / f"joined{suffix}", out / f"{split}{suffix}")
+    result = json.loads((parts / RESULT).read_text())
+    manifest = _manifest(out, classes)  # as it is now: the other split may have come meanwhile
+    manifest["splits"][split] = result
+    write_json(out / MANIFEST, manifest)
+    shutil.rmtree(parts)
+    return result
+
+
+def _pack_parts(split, items, parts, make, workers):
+    """Pack the parts that are not there yet."""
     chunks = [items[start : start + PART] for start in range(0, len(items), PART)]
     missing = [
         (chunk, parts / f"{number:05d}")
@@ -216,26 +271,26 @@ def pack(split, classes, items, out, resize=None, quality=95, workers=1):
         if not (parts / f"{number:05d}.json").exists()
     ]
     done = len(items) - sum(len(chunk) for chunk, _ in missing)
-    make = partial(_pack_part, resize=resize, quality=quality)
     with tqdm(total=len(items), initial=done, unit="img", desc=split, disable=None) as bar:
-        if workers > 1:
-            with multiprocessing.Pool(workers) as pool:
-                for count in pool.imap_unordered(make, missing):
-                    bar.update(count)
-        else:
-            for count in map(make, missing):
-                bar.update(count)
-    result = _join(record, parts, len(chunks))
-    if not result["images"]:
-        shutil.rmtree(parts)
-        raise UserError(f"none of the {len(items):,} images of {split} can be read")
-    result.update(settings)
-    manifest["splits"][split] = result
-    os.replace(parts / "joined.rec", record)  # the index last: without it the records are not read
-    os.replace(parts / "joined.idx", record.with_suffix(".idx"))
-    write_json(out / MANIFEST, manifest)
-    shutil.rmtree(parts)
-    return result
+        if workers == 1:
+            for task in missing:
+                bar.update(make(task))
+            return
+        ignore = {"initializer": signal.signal, "initargs": (signal.SIGINT, signal.SIG_IGN)}
+        with futures.ProcessPoolExecutor(workers, **ignore) as pool:
+            tasks = [pool.submit(make, task) for task in missing]
+            try:
+                for task in futures.as_completed(tasks):
+                    bar.update(task.result())
+            except futures.process.BrokenProcessPool:
+                raise UserError(
+                    "a packing process was killed: was memory short? Repeat the command, which "
+                    "goes on where it was, with fewer --workers"
+                ) from None
+            except BaseException:
+                for task in tasks:
+                    task.cancel()
+                raise
 
 
 def _begin(parts, plan):
@@ -273,7 +328,7 @@ def _pack_part(task, resize, quality):
     return len(chunk)
 
 
-def _join(record, parts, count):
+def _join(parts, count):
     """One record file of all parts, which are removed as they go in; its part of the manifest.
 
     ``joined.json`` says how far it is, so that an interruption here costs nothing either.
@@ -286,6 +341,8 @@ def _join(record, parts, count):
     joined.touch()
     index.touch()
     lines = index.read_text().splitlines(True)[: state["images"]]
+    if joined.stat().st_size < state["bytes"]:
+        raise UserError(f"{parts} was changed: remove it, and pack the split anew")
     with open(joined, "r+b") as out, open(index, "w") as out_index:
         out.truncate(state["bytes"])
         out.seek(state["bytes"])

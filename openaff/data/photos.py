@@ -35,6 +35,9 @@ def read_photo(source, name=None):
         if not content:
             raise UserError(f"{name} is empty")
         with Image.open(io.BytesIO(content)) as image:
+            if image.mode.startswith("I"):  # 16 bits, which convert would clip to 255
+                levels = np.asarray(image).astype("int64") >> 8
+                image = Image.fromarray(np.clip(levels, 0, 255).astype("uint8"))
             return ImageOps.exif_transpose(image).convert("RGB")
     except UserError:
         raise

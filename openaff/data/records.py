@@ -1,4 +1,4 @@
-"""RecordIO files of images, through MXNet's reader in C++."""
+"""RecordIO files of images: for training through MXNet's reader in C++, else one by one."""
 
 import json
 import pathlib
@@ -11,6 +11,7 @@ import numpy as np
 from ..errors import UserError
 from ..runtime import physical_cores
 from .mixing import one_hot
+from .photos import read_photo
 
 MANIFEST = "manifest.json"
 _MAGIC = 0xCED7230A
@@ -23,10 +24,8 @@ class RecordSet:
     ----------
     path : path-like
         The ``.rec`` file.
-    size : int
-        Pixels of a square image's side when read.
-    crop_ratio : float
-        For evaluation, the central part of the short side that is kept.
+    crop : callable
+        ``crop(image, rng)``: a PIL image -> uint8 (size, size, 3).
 
     Raises
     ------
@@ -36,19 +35,35 @@ class RecordSet:
 
     costly = True
 
-    def __init__(self, path, size, crop_ratio):
+    def __init__(self, path, crop):
         self.path = pathlib.Path(path)
         self.index = self.path.with_suffix(".idx")
-        self.size = size
-        self.crop_ratio = crop_ratio
+        self.crop = crop
         self.length = len(_checked_offsets(self.path, self.index))
+        self._reader = None  # opened where it is needed: in each process its own
 
     def __len__(self):
         return self.length
 
     @property
     def image_shape(self):
-        return (3, self.size, self.size)
+        return (3, self.crop.size, self.crop.size)
+
+    def take(self, picked, rng):
+        """uint8 (n, size, size, 3) and int32 (n,); an unreadable image is a :class:`UserError`."""
+        if self._reader is None:
+            self._reader = mx.recordio.MXIndexedRecordIO(str(self.index), str(self.path), "r")
+        images, labels = [], []
+        for number in picked:
+            try:
+                content = self._reader.read_idx(self._reader.keys[number])
+                header, content = mx.recordio.unpack(content)
+            except (mx.base.MXNetError, TypeError, struct.error):  # TypeError: of None
+                raise UserError(f"{self.path} is damaged: cannot read record {number}") from None
+            photo = read_photo(content, f"record {number} of {self.path}")
+            images.append(self.crop(photo, rng))
+            labels.append(header.label)
+        return np.stack(images), np.array(labels, "int32")
 
 
 def _checked_offsets(path, index):
@@ -94,16 +109,19 @@ def read_manifest(folder):
     if not path.exists():
         return None
     try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot read {path}: {error}") from None
+        manifest = json.loads(path.read_text())
+        list(manifest["classes"]), dict(manifest["splits"])
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise UserError(f"cannot read {path}, or it is no manifest: {error}") from None
+    return manifest
 
 
 class RecordBatches:
-    """Batches of a :class:`RecordSet`, as :class:`~openaff.data.loader.BatchLoader` makes them.
+    """Training batches of a :class:`RecordSet`, as those of :class:`~.loader.BatchLoader`.
 
-    Random resized crop, colour jitter, PCA noise, flip and normalisation in training; a short-side
-    resize and the centre in evaluation, whose last batch is as short as it comes.
+    MXNet's reader shuffles, decodes in threads, and does random resized crop, colour jitter, PCA
+    noise, flip and normalisation.  Not for evaluation: there it ends the process without a word
+    on a damaged image, and cannot read fewer images than a batch.
 
     Parameters
     ----------
@@ -113,22 +131,26 @@ class RecordBatches:
         Images a batch, of this process.
     mean, std : tuple of float
         Per channel, for pixel values in [0, 1].
-    train : bool
-        Shuffle, augment, and leave out the last batch where it is not full.
     flip : bool
-        Mirror half of the training images.
+        Mirror half of the images.
     jitter : float
         Largest relative change of brightness, contrast and saturation.
     pca_noise : float
         Deviation of the noise along the colours' principal components.
     seed : int
-        An epoch's order and augmentation follow from (seed, epoch) and the number of workers.
+        With the epoch, what an epoch's order follows from, and its augmentation for one number of
+        threads.
     mixup : Mixup, optional
-        Applied to training batches.
+        Applied to batches.
     workers : int, optional
         Decoding threads, by default one a core, up to 16.
     part : tuple of int
         (rank, count): the share of this one of so many processes.
+
+    Raises
+    ------
+    UserError
+        Fewer images than a batch, or no thread.
     """
 
     def __init__(
@@ -137,7 +159,6 @@ class RecordBatches:
         batch_size,
         mean,
         std,
-        train=False,
         flip=False,
         jitter=0.0,
         pca_noise=0.0,
@@ -147,19 +168,22 @@ class RecordBatches:
         part=(0, 1),
     ):
         rank, count = part
-        if train and len(records) < batch_size * count:
+        # MXNet gives the last process what the others leave, and all must make as many batches.
+        smallest = len(records) - (count - 1) * -(-len(records) // count)
+        if smallest < batch_size:
             raise UserError(
-                f"{len(records)} training images do not fill one batch of {batch_size * count}: "
-                "take a smaller data.batch_size or fewer devices"
+                f"{len(records)} training images do not fill one batch of {batch_size} for each of "
+                f"{count} processes: take a smaller data.batch_size or fewer devices"
             )
+        if workers == 0:
+            raise UserError("data.workers: the reader of record files needs a thread at least")
         self.records = records
         self.batch_size = batch_size
-        self.train = train
+        self.length = smallest // batch_size
         self.seed = seed
         self.mixup = mixup
         self.part = part
         self.waited = 0.0
-        size = records.size
         self.options = {
             "path_imgrec": str(records.path),
             "path_imgidx": str(records.index),
@@ -169,63 +193,50 @@ class RecordBatches:
             "num_parts": count,
             "part_index": rank,
             "verbose": False,
+            "shuffle": True,
+            "random_resized_crop": True,
+            "min_random_area": 0.08,
+            "max_random_area": 1.0,
+            "min_aspect_ratio": 3 / 4,
+            "max_aspect_ratio": 4 / 3,
+            "rand_mirror": flip,
+            "brightness": jitter,
+            "contrast": jitter,
+            "saturation": jitter,
+            "pca_noise": pca_noise,
         }
         for channel, m, s in zip("rgb", mean, std):
             self.options[f"mean_{channel}"] = 255 * m
             self.options[f"std_{channel}"] = 255 * s
-        if train:
-            self.options.update(
-                shuffle=True,
-                random_resized_crop=True,
-                min_random_area=0.08,
-                max_random_area=1.0,
-                min_aspect_ratio=3 / 4,
-                max_aspect_ratio=4 / 3,
-                rand_mirror=flip,
-                brightness=jitter,
-                contrast=jitter,
-                saturation=jitter,
-                pca_noise=pca_noise,
-            )
-        else:
-            self.options["resize"] = round(size / records.crop_ratio)
 
     def __len__(self):
-        mine = len(self.records) // self.part[1]
-        return mine // self.batch_size if self.train else -(-mine // self.batch_size)
+        return self.length
 
     def epoch(self, number=0, start=0, mixing=True):
         """Yield the batches of epoch ``number`` from batch ``start`` on."""
-        seed = int(np.random.SeedSequence((self.seed, number)).generate_state(1)[0] >> 1)
-        reader = mx.io.ImageRecordIter(
-            seed=seed, seed_aug=seed, shuffle_chunk_seed=seed, **self.options
-        )
+        sequence = np.random.SeedSequence((self.seed, number, self.part[0]))
+        seed = int(sequence.generate_state(1)[0] >> 1)
         self.waited = 0.0
-        batch_number = -1
-        while True:
-            asked = time.perf_counter()
-            try:
+        try:
+            # Not seed_aug: with it, every batch gets the same crops, flips and colours.
+            reader = mx.io.ImageRecordIter(seed=seed, shuffle_chunk_seed=seed, **self.options)
+            for batch_number in range(self.length):
+                asked = time.perf_counter()
                 batch = reader.next()
-            except StopIteration:
-                return
-            except mx.base.MXNetError as error:
-                raise UserError(
-                    f"cannot read {self.records.path}: {str(error).strip().splitlines()[-1]}"
-                ) from None
-            self.waited += time.perf_counter() - asked
-            batch_number += 1
-            if batch_number < start:
-                continue
-            if self.train and batch_number >= len(self):
-                return
-            images, labels = batch.data[0], batch.label[0]
-            if not self.train and batch.pad:
-                images, labels = images[: -batch.pad], labels[: -batch.pad]
-            if self.mixup and mixing:
-                rng = np.random.default_rng((self.seed, number, batch_number, self.part[0]))
-                share = self.mixup.draw(rng)
-                targets = mx.nd.array(one_hot(labels.asnumpy().astype(int), self.mixup.classes))
-                images, labels = (
-                    share * each + (1 - share) * each.flip(axis=0) for each in (images, targets)
-                )
-            yield images, labels
+                self.waited += time.perf_counter() - asked
+                if batch_number < start:
+                    continue
+                images, labels = batch.data[0], batch.label[0]
+                if self.mixup and mixing:
+                    images, labels = self._mix(images, labels, number, batch_number)
+                yield images, labels
+        except mx.base.MXNetError as error:
+            raise UserError(
+                f"cannot read {self.records.path}: {str(error).strip().splitlines()[-1]}"
+            ) from None
+
+    def _mix(self, images, labels, number, batch_number):
+        rng = np.random.default_rng((self.seed, number, batch_number, self.part[0]))
+        share = self.mixup.draw(rng)
+        targets = mx.nd.array(one_hot(labels.asnumpy().astype(int), self.mixup.classes))
+        return [share * each + (1 - share) * each.flip(axis=0) for each in (images, targets)]

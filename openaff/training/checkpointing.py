@@ -4,11 +4,13 @@ Random states need no place in it: every random number of a training run follows
 the step's number, see :func:`openaff.training.engine.seed_step`.
 """
 
+import errno
 import json
 import os
 import pathlib
 import tempfile
 import zipfile
+import zlib
 
 import mxnet as mx
 
@@ -73,7 +75,9 @@ def load_checkpoint(path, net, trainer, devices, workers=1):
                     archive.extract(name, parts)  # checks the CRC
         except FileNotFoundError:
             raise UserError(f"there is no checkpoint {path}: the run cannot be resumed") from None
-        except (OSError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        except (OSError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            if getattr(error, "errno", None) not in (None, errno.EINVAL):
+                raise  # such as a full disk, which is not the checkpoint's fault
             raise UserError(
                 f"{path} is damaged or no checkpoint ({error}); {PREVIOUS} beside it is the one "
                 "before: --checkpoint names it"
@@ -88,7 +92,10 @@ def load_checkpoint(path, net, trainer, devices, workers=1):
                     f"{path} was written by a run on {state[key]} {key}, not {count}: resume it on "
                     "as many"
                 )
-        load_parameters(net, parts / "net.params", devices)
+        try:
+            load_parameters(net, parts / "net.params", devices)
+        except UserError as error:
+            raise UserError(str(error).replace(str(parts / "net.params"), str(path))) from None
         _restore_devices(trainer, mx.nd.load(str(parts / "devices.params")))
     return state
 

@@ -11,7 +11,7 @@ from ..errors import UserError
 from ..runtime import ASKED_THREADS, physical_cores
 from .interrupt import STATUS
 
-GRACE = 60  # seconds that workers have to end after a signal, or servers after the workers
+GRACE = 60  # seconds that workers have to end after a signal
 
 
 def launch(command, workers, servers=1):

@@ -69,7 +69,8 @@ def resume(folder, devices, checkpoint=LAST):
     """
     folder = pathlib.Path(folder)
     Run.reopen(folder)  # before the data set is read
-    session = _Session(load_config(folder / "config.yaml"), devices)
+    config = load_config(folder / "config.yaml")
+    session = _Session(config, devices, fresh=False)
     session.run = Run.reopen(folder, writes=session.workers.rank == 0)
     session.restore(folder / checkpoint)
     return session.fit()
@@ -78,7 +79,7 @@ def resume(folder, devices, checkpoint=LAST):
 class _Session:
     """One run: what it trains on, and where in it we are."""
 
-    def __init__(self, config, devices):
+    def __init__(self, config, devices, fresh=True):
         for seed in (random.seed, np.random.seed, mx.random.seed):
             seed(config.seed)
         _check_precision(config, devices)
@@ -97,6 +98,8 @@ class _Session:
             config.schedule, config.optimizer.lr, config.epochs, len(self.batches)
         )
         self.net, twin = networks(config, classes, devices)
+        if fresh and config.start_from:
+            load_parameters(self.net, config.start_from, devices, config.model.name)
         self.engine = Engine(
             self.net,
             twin,
@@ -139,6 +142,9 @@ class _Session:
         with StopRequest() as stop:
             while self.epoch <= self.config.epochs:
                 self._train_epoch(stop)
+                # Before the evaluation, which may take long, or fail on an unreadable image.
+                self.save()
+                self._stop_if_asked(stop)
                 row = self._evaluate()
                 self.run.log(row)
                 if first:
@@ -147,7 +153,6 @@ class _Session:
                 if best is row:
                     self.run.save("best", self.net)
                 self._begin(self.epoch + 1)
-                self.save()
         self.run.save("last", self.net)
         result = self._result()
         self.run.finish(result, self.dataset.class_names)
@@ -174,17 +179,22 @@ class _Session:
                 self.batch += 1
                 bar.set_postfix(loss=f"{self.sums.mean_loss():.3f}", refresh=False)
                 bar.update(images_a_step)
-                stopping = self.workers.any(stop.signal)  # all workers stop after the same step
-                if stopping or (every and self.engine.step % every == 0):
-                    self._clock()
-                    self.save()
-                if stopping:
-                    raise Stopped(
-                        f"{stop.signal or 'another worker'}: stopped after step "
-                        f"{self.engine.step}; go on with --resume {self.run.path}"
-                    )
+                if self.batch < len(self.batches):
+                    if every and self.engine.step % every == 0:
+                        self._clock()
+                        self.save()
+                    self._stop_if_asked(stop)
         mx.nd.waitall()  # the last update, too, belongs to the time
         self._clock()
+
+    def _stop_if_asked(self, stop):
+        if self.workers.any(stop.signal):  # all workers stop after the same step
+            self._clock()
+            self.save()
+            raise Stopped(
+                f"{stop.signal or 'another worker'}: stopped after step {self.engine.step}; go on "
+                f"with --resume {self.run.path}"
+            )
 
     def _clock(self):
         """Add what has passed to the epoch's seconds, and to those of them spent on waiting."""
@@ -351,9 +361,9 @@ def networks(config, classes, devices):
             raise UserError(
                 "sync_batch_norm needs GPUs: MXNet's operator waits for ever on CPU devices"
             )
-        options.update(
-            norm_layer=mx.gluon.contrib.nn.SyncBatchNorm, norm_kwargs={"num_devices": len(devices)}
-        )
+        options["norm_layer"] = mx.gluon.contrib.nn.SyncBatchNorm
+        norm_kwargs = options.get("norm_kwargs") or {}
+        options["norm_kwargs"] = {**norm_kwargs, "num_devices": len(devices)}
     dtype = "float16" if config.precision == "float16" else "float32"
     if config.precision == "amp":
         amp.init()
@@ -361,8 +371,6 @@ def networks(config, classes, devices):
     net = create_model(config.model.name, num_classes=classes, **options)
     for each in (twin, net):
         initialize(each, devices, config.initializer, dtype)
-    if config.start_from:
-        load_parameters(net, config.start_from, devices, config.model.name)
     return net, twin
 
 

@@ -43,11 +43,8 @@ class Workers:
                     "or each trains a network of its own"
                 )
             return
-        missing = [
-            name
-            for name in ("DMLC_ROLE", "DMLC_PS_ROOT_URI", "DMLC_PS_ROOT_PORT", "DMLC_NUM_WORKER")
-            if name not in os.environ
-        ]
+        needed = ("ROLE", "PS_ROOT_URI", "PS_ROOT_PORT", "NUM_WORKER", "NUM_SERVER")
+        missing = [f"DMLC_{name}" for name in needed if f"DMLC_{name}" not in os.environ]
         if missing:
             raise UserError(
                 f"kvstore={kind} is for several workers, but {missing[0]} is not set: start them "
