@@ -140,7 +140,9 @@ def test_missing_file(tmp_path):
 
 
 def test_every_committed_config_loads(root):
-    paths = sorted((root / "configs").rglob("*.yaml"))
+    paths = [
+        path for path in sorted((root / "configs").rglob("*.yaml")) if "tables" not in path.parts
+    ]
     assert paths
     for path in paths:
         load_config(path)

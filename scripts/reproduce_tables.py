@@ -1,0 +1,99 @@
+#!/usr/bin/env python
+"""The published tables, row by row: what was published, what it takes, and ours beside it.
+
+    python scripts/reproduce_tables.py --list
+    python scripts/reproduce_tables.py --table fusions-resnet8
+    python scripts/reproduce_tables.py --row fusions-resnet8.aff --run --protocol reduced \\
+        --out runs/reduced/aff data.root=DIR
+    python scripts/reproduce_tables.py --report
+
+--run trains a row, or goes on with its run folder, and then copies the result to results/, which
+alone --table and --report read.  The paper protocol is the published recipe; the reduced one trains
+CIFAR ResNets at width m = 1 for 10 epochs, which two CPU cores can finish.
+"""
+
+import argparse
+import pathlib
+
+from openaff import cli, tables
+from openaff.errors import UserError, suggest
+from openaff.training.devices import parse_devices
+from openaff.training.run import resume, train
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+
+
+def parse_args():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--list", action="store_true", help="print every row and its command")
+    what.add_argument("--table", metavar="NAME", help="print a table, or: all")
+    what.add_argument("--row", metavar="ID", help="with --run: the row to train")
+    what.add_argument("--report", action="store_true", help="write docs/tables.md")
+    parser.add_argument("--run", action="store_true", help="train --row")
+    parser.add_argument(
+        "--protocol", default="paper", metavar="NAME", help="paper or reduced (%(default)s)"
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of --run (%(default)s)")
+    parser.add_argument("--out", metavar="DIR", help="run folder of --run")
+    parser.add_argument("--devices", default="cpu", help="of --run: cpu, cpu:N or gpu:0,1")
+    parser.add_argument(
+        "--results", default=str(ROOT / "results"), metavar="DIR", help="results (%(default)s)"
+    )
+    parser.add_argument(
+        "overrides", nargs="*", metavar="data.KEY=VALUE", help="where --run finds its data"
+    )
+    return parser.parse_intermixed_args()
+
+
+def run_row(args, known):
+    row, _ = tables.find_row(known, args.row)
+    if not (args.run and args.out):
+        raise UserError("--row needs --run and --out, the run folder")
+    foreign = [each for each in args.overrides if not each.startswith(("data.root=", "data.w"))]
+    if foreign:
+        raise UserError(
+            f"{foreign[0]} would be another protocol: only data.root and data.workers can be given"
+        )
+    config = tables.row_config(ROOT, row, args.protocol, [f"seed={args.seed}", *args.overrides])
+    out, devices = pathlib.Path(args.out), parse_devices(args.devices)
+    if not out.exists():
+        train(config, out, devices)
+    else:
+        if not tables.same_run(out, config):
+            raise UserError(f"{out} is a run of another configuration: take another --out")
+        if not (out / "result.json").exists():
+            resume(out, devices)
+    print("written", tables.record(args.results, out, row, args.protocol))
+
+
+def main():
+    args = parse_args()
+    known = tables.load_tables(ROOT)
+    if args.row:
+        run_row(args, known)
+        return
+    if args.run or args.out or args.overrides:
+        raise UserError("--run, --out and settings have an effect with --row only")
+    if args.list:
+        for table in known.values():
+            print(f"# {table.key}: {table.title}")
+            print("\n".join(map(tables.describe, table.rows)) + "\n")
+        return
+    results = tables.read_results(args.results)
+    if args.report:
+        page = ROOT / "docs" / "tables.md"
+        tables.write_report(page, known, results)
+        print("written", page)
+        return
+    if args.table not in (*known, "all"):
+        raise UserError(f"there is no table {args.table!r}{suggest(args.table, known)}")
+    for key, table in known.items():
+        if args.table in (key, "all"):
+            print(tables.render(table, results))
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,146 @@
+import json
+import shutil
+
+import pytest
+from conftest import ROOT
+from helpers import load_script
+
+from openaff import UserError, list_models, tables
+
+
+@pytest.fixture(scope="module")
+def known():
+    return tables.load_tables(ROOT)
+
+
+def test_every_row_of_a_network_that_is_here_has_a_command(known, root):
+    """And its recipe trains that very network, on the labels of the published figure."""
+    trained = 0
+    for table in known.values():
+        for row in table.rows:
+            if row.config is None:
+                assert "--run" not in tables.describe(row)
+                continue
+            config = tables.row_config(root, row)
+            trained += 1
+            assert config.model.name == row.model
+            assert config.data.name == table.dataset
+            if row.labels and row.labels != "not established":
+                assert row.labels.split()[0] == config.data.labels
+    assert trained > 50 and list_models()
+
+
+def test_coarse_figures_are_marked_wherever_they_stand(known):
+    for table in known.values():
+        for row in table.rows:
+            if table.dataset == "cifar100" and row.published is not None:
+                assert row.labels, row.id
+            if table.dataset == "cifar100" and row.model and (row.published or 0) > 86:
+                assert row.labels.startswith("coarse"), row.id
+
+
+def test_published_figures_are_those_of_the_specification(known, root):
+    source = json.loads((root / "tests/data/published_results.json").read_text())
+    for revision in ("2020-09", "2020-11"):
+        for kind, name in (("cifar100", "cifar100-sota"), ("imagenet", "imagenet-sota")):
+            expected = {
+                row["model"]: row["value"]
+                for row in source["headline_tables"]
+                if row["table"] == name and row["revision"].startswith(revision)
+            }
+            rows = known[f"{kind}-{revision}"].rows
+            assert {row.name: row.published for row in rows} == expected
+    runs = [row for key in known if key.endswith("-runs") for row in known[key].rows]
+    best = [100 * run.get("best", run.get("best_top1_error")) for run in source["training_runs"]]
+    assert sorted(row.published for row in runs) == pytest.approx(sorted(best), abs=0.006)
+    depth = source["paper_tables"]["cifar100_fusion_by_depth"]
+    quoted = [value for key, values in depth.items() if key != "columns" for value in values]
+    assert [row.published for row in known["fusion-by-depth"].rows] == quoted
+
+
+def result(tmp_path, digits_run, seed, accuracy, row):
+    run = tmp_path / f"run{seed}"
+    shutil.copytree(digits_run[0], run)
+    values = json.loads((run / "result.json").read_text())
+    (run / "result.json").write_text(json.dumps(dict(values, seed=seed, last_accuracy=accuracy)))
+    return tables.record(tmp_path / "results", run, row, "reduced")
+
+
+def test_ours_come_from_results_alone_with_mean_and_spread(known, tmp_path, digits_run):
+    row, table = tables.find_row(known, "fusions-resnet8.aff")
+    assert tables.read_results(tmp_path / "results") == {}
+    for seed, accuracy in ((0, 0.36), (1, 0.37), (2, 0.38)):
+        result(tmp_path, digits_run, seed, accuracy, row)
+    results = tables.read_results(tmp_path / "results")
+    text = tables.render(table, results)
+    (line,) = (each for each in text.splitlines() if each.startswith("| ResNet-8, AFF |"))
+    assert "| 76.3 | not established |" in line and "37.00 ± 1.00 (3 seeds)" in line
+    (line,) = (each for each in text.splitlines() if "ResNet-8, SK |" in each)
+    assert line.endswith("|  |  |")  # not run: blank
+    assert tables.ours([{"last_accuracy": 0.8}], "top-1 error") == "20.00"
+    (tmp_path / "results" / "reduced" / "bad.json").write_text("{}")
+    with pytest.raises(UserError, match="bad.json is no result of ours"):
+        tables.read_results(tmp_path / "results")
+
+
+def test_costs_are_counted_now(known):
+    row, table = tables.find_row(known, "imagenet-2020-11.aff-resnet-50")
+    assert tables.costs(table, row) == ("30.37M", "4.562G")
+
+
+def test_reduced_protocol(known, root):
+    row, _ = tables.find_row(known, "fusions-resnet8.sk")
+    config = tables.row_config(root, row, "reduced", ["seed=2"])
+    assert config.model.name == "sk_cifar_resnet8" and config.seed == 2
+    assert config.model.options == {"width_multiplier": 1} and config.epochs == 10
+    assert config.data.labels == "fine" and config.optimizer.lr == 0.2
+
+
+def test_script(known, monkeypatch, capsys, tmp_path, digits_run):
+    script = load_script("reproduce_tables.py")
+
+    def call(*arguments):
+        monkeypatch.setattr("sys.argv", ["reproduce_tables.py", *map(str, arguments)])
+        script.main()
+        return capsys.readouterr().out
+
+    listing = call("--list")
+    for table in known.values():
+        for row in table.rows:
+            assert row.id in listing
+    assert "the Inception network is not here yet" in listing
+    assert call("--table", "context-scale").count("ResNet-50") == 3
+    aff = ("--row", "fusions-resnet8.aff")
+    for arguments, message in (
+        (("--table", "fusions"), "there is no table 'fusions'"),
+        (("--row", "fusions-resnet8.afff", "--run", "--out", "x"), "did you mean 'fusions-resnet8"),
+        (aff, "--row needs --run and --out"),
+        ((*aff, "--run", "--out", "x", "epochs=3"), "epochs=3 would be another protocol"),
+        ((*aff, "--run", "--out", "x", "--protocol", "quick"), "--protocol must be paper or red"),
+        ((*aff, "--run", "--out", digits_run[0]), "is a run of another configuration"),
+        (("--list", "--run"), "have an effect with --row only"),
+        (
+            ("--row", "fusion-by-depth.inception-b1-aff", "--run", "--out", "x"),
+            "cannot be trained: the Inception network is not here",
+        ),
+        (
+            ("--row", "context-scale.aff", "--run", "--out", "x", "--protocol", "reduced"),
+            "has no reduced form",
+        ),
+    ):
+        with pytest.raises(UserError, match=message):
+            call(*arguments)
+
+
+def test_a_row_is_trained_once_and_recorded(monkeypatch, tmp_path, digits_run):
+    """A finished run folder is recorded without training again."""
+    script = load_script("reproduce_tables.py")
+    monkeypatch.setattr(script.tables, "same_run", lambda run, config: True)
+    command = ["x", "--row", "fusions-resnet8.aff", "--run", "--protocol", "reduced"]
+    command += ["--out", str(digits_run[0]), "--results", str(tmp_path)]
+    monkeypatch.setattr("sys.argv", command)
+    script.main()
+    (path,) = tmp_path.rglob("*.json")
+    recorded = json.loads(path.read_text())
+    assert recorded["row"] == "fusions-resnet8.aff" and len(recorded["curve"]) == 1
+    assert recorded["last_accuracy"] == digits_run[1]["last_accuracy"]
