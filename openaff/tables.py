@@ -1,6 +1,7 @@
 """The published tables, and ours beside them."""
 
 import dataclasses
+import functools
 import json
 import pathlib
 import statistics
@@ -159,8 +160,13 @@ def costs(table, row):
     """Parameters (without running statistics) and multiply-adds of the row's network, counted."""
     if row.model is None:
         return "", ""
-    net = create_model(row.model, num_classes=CLASSES[table.dataset], **row.options)
-    cost = summarize(net, INPUT[table.dataset]).total
+    return _costs(row.model, table.dataset, json.dumps(row.options))
+
+
+@functools.lru_cache(maxsize=None)  # the same networks stand in several tables
+def _costs(model, dataset, options):
+    net = create_model(model, num_classes=CLASSES[dataset], **json.loads(options))
+    cost = summarize(net, INPUT[dataset]).total
     return f"{cost.trainable_parameters / 1e6:.2f}M", f"{cost.multiply_adds / 1e9:.3f}G"
 
 
@@ -192,14 +198,18 @@ def describe(row):
     return f"python scripts/reproduce_tables.py --row {row.id} --run --out runs/{row.id}"
 
 
-def write_report(path, tables, results):
-    """All tables and the commands of all rows, as one Markdown page."""
+def write_report(path, tables, results, pictures):
+    """All tables and the commands of all rows, as one Markdown page.
+
+    ``pictures``: file names beside the page, with captions.
+    """
     parts = [
         "# The published tables, and ours beside them\n",
         "Written by `python scripts/reproduce_tables.py --report` from `configs/tables` (published "
         "figures) and `results` (ours, each from a file that a run wrote; the last epoch's, so "
         "nothing is chosen on the test split). A blank is a run that was not made.\n",
     ]
+    parts += [f"![]({name})\n\n*{caption}*\n" for name, caption in pictures]
     for table in tables.values():
         parts.append(render(table, results))
         parts.append("```\n" + "\n".join(describe(row) for row in table.rows) + "\n```\n")

@@ -17,6 +17,7 @@ import pathlib
 
 from openaff import cli, tables
 from openaff.errors import UserError, suggest
+from openaff.table_plots import draw_all
 from openaff.training.devices import parse_devices
 from openaff.training.run import resume, train
 
@@ -85,7 +86,8 @@ def main():
     results = tables.read_results(args.results)
     if args.report:
         page = ROOT / "docs" / "tables.md"
-        tables.write_report(page, known, results)
+        pictures = draw_all(page.parent, known, results)
+        tables.write_report(page, known, results, pictures)
         print("written", page)
         return
     if args.table not in (*known, "all"):

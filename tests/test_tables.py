@@ -6,6 +6,7 @@ from conftest import ROOT
 from helpers import load_script
 
 from openaff import UserError, list_models, tables
+from openaff.table_plots import draw_all
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +82,23 @@ def test_ours_come_from_results_alone_with_mean_and_spread(known, tmp_path, digi
     (tmp_path / "results" / "reduced" / "bad.json").write_text("{}")
     with pytest.raises(UserError, match="bad.json is no result of ours"):
         tables.read_results(tmp_path / "results")
+
+
+def test_report_and_its_pictures(known, tmp_path, digits_run):
+    row, _ = tables.find_row(known, "fusions-resnet8.aff")
+    result(tmp_path, digits_run, 0, 0.36, row)
+    for results, count in (({}, 2), (tables.read_results(tmp_path / "results"), 3)):
+        pictures = draw_all(tmp_path, known, results)
+        assert len(pictures) == count
+        tables.write_report(tmp_path / "tables.md", known, results, pictures)
+        page = (tmp_path / "tables.md").read_text()
+        for name, caption in pictures:
+            assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
+            assert f"({name})" in page and caption in page
+        for table in known.values():
+            assert f"## {table.title}" in page
+            for each in table.rows:
+                assert each.id in page
 
 
 def test_costs_are_counted_now(known):

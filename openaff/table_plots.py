@@ -1,0 +1,119 @@
+"""Pictures of the tables: published figures, and ours from result files."""
+
+import statistics
+
+import matplotlib
+
+from .files import atomic
+from .tables import costs
+
+
+def draw_all(folder, tables, results):
+    """Write the pictures of ``docs/tables.md``; returns their file names and captions.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        Where they go.
+    tables : dict of str to Table
+        See :func:`openaff.tables.load_tables`.
+    results : dict
+        See :func:`openaff.tables.read_results`.
+    """
+    matplotlib.use("Agg")
+    pictures = [
+        (
+            "tables_depth.png",
+            _depth(tables["fusion-by-depth"], results),
+            "CIFAR-100 accuracy against blocks a stage: the paper's Table 4 (lines), ours by the "
+            "paper protocol (crosses), where there are any.",
+        ),
+        (
+            "tables_parameters.png",
+            _parameters(tables["cifar100-runs"], results),
+            "CIFAR-100 accuracy of the authors' runs against parameters, by labels: 20 classes are "
+            "not 100.",
+        ),
+    ]
+    if any(protocol == "reduced" for _, protocol in results):
+        pictures.append(
+            (
+                "tables_curves.png",
+                _curves(tables["fusions-resnet8"], results),
+                "ResNet-8 by the reduced protocol: test accuracy by epoch, means over seeds. The "
+                "dotted lines are the paper's figures for the same fusions (400 epochs, m = 4).",
+            )
+        )
+    for name, figure, _ in pictures:
+        with atomic(folder / name) as temporary:
+            figure.savefig(temporary, dpi=120)
+    matplotlib.pyplot.close("all")
+    return [(name, caption) for name, _, caption in pictures]
+
+
+def _axes(xlabel):
+    from matplotlib import pyplot
+
+    figure, axis = pyplot.subplots(figsize=(7, 4), constrained_layout=True)
+    axis.set_xlabel(xlabel)
+    axis.set_ylabel("accuracy (%)")
+    axis.grid(alpha=0.3)
+    return figure, axis
+
+
+def _mean(results, key=lambda result: result["last_accuracy"]):
+    return 100 * statistics.mean(map(key, results))
+
+
+def _depth(table, results):
+    figure, axis = _axes("blocks a stage, b")
+    families = {}
+    for row in table.rows:
+        family, _, blocks = row.name.rpartition(", b = ")
+        families.setdefault(family, []).append((int(blocks), row))
+    for index, (family, rows) in enumerate(families.items()):
+        known = [(blocks, row.published) for blocks, row in rows if row.published is not None]
+        line = "-" if family.startswith("ResNet") else "--"
+        axis.plot(*zip(*known), line, color=f"C{index}", marker="o", label=family)
+        for blocks, row in rows:
+            if (row.id, "paper") in results:
+                mine = _mean(results[row.id, "paper"])
+                axis.plot(blocks, mine, "x", color=f"C{index}", markersize=10)
+    axis.xaxis.get_major_locator().set_params(integer=True)
+    axis.legend(fontsize="small")
+    return figure
+
+
+def _parameters(table, results):
+    figure, axis = _axes("parameters without running statistics (millions)")
+    markers = {"coarse (20 classes)": "s", "fine (100 classes)": "o"}
+    for row in table.rows:
+        millions = float(costs(table, row)[0].rstrip("M"))
+        color = "C0" if row.labels.startswith("fine") else "C1"
+        axis.plot(millions, row.published, markers[row.labels], color=color)
+        if (row.id, "paper") in results:
+            axis.plot(millions, _mean(results[row.id, "paper"]), "x", color=color, markersize=10)
+    for index, (labels, marker) in enumerate(reversed(list(markers.items()))):
+        axis.plot([], [], marker, color=f"C{index}", label=labels)
+    axis.legend(fontsize="small")
+    return figure
+
+
+def _curves(table, results):
+    figure, axis = _axes("epoch")
+    rows = [row for row in table.rows if (row.id, "reduced") in results]
+    for index, row in enumerate(rows):
+        curves = [result["curve"] for result in results[row.id, "reduced"]]
+        means = [
+            100 * statistics.mean(point["test_accuracy"] for point in points)
+            for points in zip(*curves)
+        ]
+        color = f"C{index % 10}"
+        line = "-" if index < 10 else "--"
+        name = row.name.replace("ResNet-8, ", "")
+        axis.plot(range(1, len(means) + 1), means, line, color=color, label=name)
+        if row.published is not None:
+            axis.axhline(row.published, color=color, linestyle=":")
+    axis.xaxis.get_major_locator().set_params(integer=True)
+    axis.legend(fontsize="small", ncols=2)
+    return figure
