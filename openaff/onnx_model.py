@@ -123,9 +123,9 @@ def _casts_of_the_input_first(graph):
 
 
 def to_int8(path, out, batches):
-    """Write the model with 8-bit weights and activations, whose ranges come from ``batches``.
+    """Write the model with 8-bit convolutions, whose activations' ranges come from ``batches``.
 
-    ONNX Runtime's static quantisation, QDQ form, weights by channel.
+    ONNX Runtime's static quantisation, QDQ form, weights by channel; the rest stays float32.
 
     Parameters
     ----------
@@ -155,7 +155,12 @@ def to_int8(path, out, batches):
                 str(temporary),
                 Reader(),
                 quant_format=quantization.QuantFormat.QDQ,
+                # Only where the time goes: sums and products of maps gain nothing.
+                op_types_to_quantize=["Conv", "Gemm"],
                 per_channel=True,
+                # 7 bits: on a CPU without VNNI, sums of products of 8 bits overflow (measured: a
+                # network's 34% on CIFAR-100 became 19%).
+                reduce_range=True,
                 weight_type=quantization.QuantType.QInt8,
                 activation_type=quantization.QuantType.QUInt8,
             )

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import json
 import pathlib
+import re
 import statistics
 from dataclasses import dataclass, field
 from typing import Any, Dict, List, Optional
@@ -125,6 +126,8 @@ def record(folder, run, row, protocol):
         raise UserError(f"{run} is no finished run: {error}") from None
     path = pathlib.Path(folder) / protocol / f"{row.model}-{row.id}-seed{result['seed']}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
+    # Paths of the machine that ran it say nothing to others.
+    result["command"] = re.sub(r"(?<![^\s=])/\S*/", "", result["command"])
     kept = ("epoch", "train_loss", "train_accuracy", "test_loss", "test_accuracy")
     curve = [{key: each[key] for key in kept} for each in metrics]
     write_json(path, {"row": row.id, "protocol_name": protocol, **result, "curve": curve})
@@ -176,7 +179,7 @@ def render(table, results):
     columns = ["row", "published"] + (["labels"] if labels else [])
     columns += ["parameters", "multiply-adds", "ours, paper protocol"]
     reduced = any((row.id, "reduced") in results for row in table.rows)
-    columns += ["ours, reduced protocol (fine labels)"] if reduced else []
+    columns += ["ours, reduced protocol (m = 1, 10 epochs, fine labels)"] if reduced else []
     lines = [f"## {table.title}", "", f"{table.metric}, %; {table.source}."]
     lines += [table.note] if table.note else []
     lines += ["", "| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]

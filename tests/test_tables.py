@@ -63,7 +63,12 @@ def result(tmp_path, digits_run, seed, accuracy, row):
     run = tmp_path / f"run{seed}"
     shutil.copytree(digits_run[0], run)
     values = json.loads((run / "result.json").read_text())
-    (run / "result.json").write_text(json.dumps(dict(values, seed=seed, last_accuracy=accuracy)))
+    values.update(
+        seed=seed,
+        last_accuracy=accuracy,
+        command="train.py configs/a.yaml --out /home/x/run data.root=/d/c",
+    )
+    (run / "result.json").write_text(json.dumps(values))
     return tables.record(tmp_path / "results", run, row, "reduced")
 
 
@@ -73,6 +78,8 @@ def test_ours_come_from_results_alone_with_mean_and_spread(known, tmp_path, digi
     for seed, accuracy in ((0, 0.36), (1, 0.37), (2, 0.38)):
         result(tmp_path, digits_run, seed, accuracy, row)
     results = tables.read_results(tmp_path / "results")
+    commands = {each["command"] for each in results[row.id, "reduced"]}
+    assert commands == {"train.py configs/a.yaml --out run data.root=c"}
     text = tables.render(table, results)
     (line,) = (each for each in text.splitlines() if each.startswith("| ResNet-8, AFF |"))
     assert "| 76.3 | not established |" in line and "37.00 ± 1.00 (3 seeds)" in line

@@ -5,7 +5,7 @@ import math
 import pathlib
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ..errors import UserError
 
@@ -41,6 +41,8 @@ def read_photo(source, name=None):
             return ImageOps.exif_transpose(image).convert("RGB")
     except UserError:
         raise
+    except UnidentifiedImageError:
+        raise UserError(f"cannot read the image {name}: it is in no format of images") from None
     except Exception as error:  # Pillow's decoders raise many kinds
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())
         raise UserError(f"cannot read the image {name}: {reason or type(error).__name__}") from None
