@@ -204,11 +204,10 @@ class _Session:
         self._since, self._waited_before = now, self.batches.waited
 
     def _evaluate(self):
-        """Evaluate, and return the epoch's row of metrics."""
+        """Evaluate what was just saved, and return the epoch's row of metrics."""
         start = time.perf_counter()
         try:
             trained = self.sums.means(self.workers)
-            self.engine.share_statistics()
             tested = self.engine.evaluate(self.test_batches.epoch())
         except NonFiniteLoss:
             raise self._not_finite() from None
