@@ -8,6 +8,21 @@ from setuptools import find_packages, setup
 HERE = pathlib.Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+?)"', (HERE / "openaff/__init__.py").read_text()).group(1)
 
+# What the GPU builds are linked to, but for the driver's libcuda.so.1; openaff/cuda.py loads them.
+# All of one CUDA release, 11.7, and the cuDNN (8: 9 is another library) and NCCL of its time.
+CUDA_LIBRARIES = [
+    "nvidia-cublas-cu11==11.10.3.66",
+    "nvidia-cuda-nvrtc-cu11==11.7.99",
+    "nvidia-cuda-runtime-cu11==11.7.99",
+    "nvidia-cudnn-cu11==8.5.0.96",
+    "nvidia-cufft-cu11==10.7.2.91",
+    "nvidia-curand-cu11==10.2.10.91",
+    "nvidia-cusolver-cu11==11.4.0.1",
+    "nvidia-cusparse-cu11==11.7.4.91",
+    "nvidia-nccl-cu11==2.14.3",
+    "nvidia-nvtx-cu11==11.7.91",
+]
+
 setup(
     name="openaff",
     version=VERSION,
@@ -33,8 +48,8 @@ setup(
     extras_require={
         # One of these three: all install the module mxnet. 1.9.1 is the last release.
         "cpu": ["mxnet==1.9.1"],
-        "cu112": ["mxnet-cu112==1.9.1"],
-        "cu117": ["mxnet-cu117==1.9.1"],
+        "cu112": ["mxnet-cu112==1.9.1"] + CUDA_LIBRARIES,
+        "cu117": ["mxnet-cu117==1.9.1"] + CUDA_LIBRARIES,
         # mxnet.onnx imports onnx.mapping, which onnx 1.17 removed; 1.16.2 and 1.19.2 are the
         # versions that its exports were checked with (1.19.2 has no wheel for Python 3.8 and 3.9).
         "onnx": ["onnx>=1.15,<1.17", "onnxruntime<1.20"],

@@ -1,31 +1,34 @@
 """openaff: attentional feature fusion (AFF, iAFF, MS-CAM; WACV 2021) in MXNet/Gluon."""
 
-from . import runtime  # noqa: F401,I001  (first: it prepares the import of mxnet)
-from .attention import MSCAM
-from .errors import UserError
-from .fusion import (
-    AFF,
-    IAFF,
-    ASKCFuse,
-    AXYforXplusYAddFuse,
-    AXYforXYAddFuse,
-    AYforXplusYAddFuse,
-    ConcatFuse,
-    DirectAddFuse,
-    GAUFuse,
-    ResGlobChaFuse,
-    ResGlobforGlobChaFuse,
-    ResGlobGlobChaFuse,
-    ResGlobLocaChaFuse,
-    ResGlobLocaforGlobLocaChaFuse,
-    ResLocaChaFuse,
-    ResLocaforLocaChaFuse,
-    ResLocaLocaChaFuse,
-    SEFuse,
-    SKFuse,
-    XplusAYforYAddFuse,
-)
-from .models import create_model, list_models
+from . import runtime
+
+if not runtime.doctor_asked():
+    runtime.import_mxnet()
+    from .attention import MSCAM
+    from .errors import UserError
+    from .fusion import (
+        AFF,
+        IAFF,
+        ASKCFuse,
+        AXYforXplusYAddFuse,
+        AXYforXYAddFuse,
+        AYforXplusYAddFuse,
+        ConcatFuse,
+        DirectAddFuse,
+        GAUFuse,
+        ResGlobChaFuse,
+        ResGlobforGlobChaFuse,
+        ResGlobGlobChaFuse,
+        ResGlobLocaChaFuse,
+        ResGlobLocaforGlobLocaChaFuse,
+        ResLocaChaFuse,
+        ResLocaforLocaChaFuse,
+        ResLocaLocaChaFuse,
+        SEFuse,
+        SKFuse,
+        XplusAYforYAddFuse,
+    )
+    from .models import create_model, list_models
 
 __version__ = "0.1.0"
 

@@ -160,17 +160,29 @@ def _load(name, config, column, words):
     )
 
 
-def _find(name, spec, root, download):
-    """The first form found in ``root``, with a function that reads one of its files."""
-    for layout in (spec.binary, spec.python):
+def locate(name, root):
+    """The first form of CIFAR found in ``root``: its layout, and its folder or archive; or None."""
+    layouts = (SPECS[name].binary, SPECS[name].python)
+    for layout in layouts:
         first = layout.splits["train"][0]
         for folder in (root / layout.folder, root):
             if (folder / first).is_file():
-                return layout, _FolderReader(folder, layout.archive)
-    for layout in (spec.binary, spec.python):
+                return layout, folder
+    for layout in layouts:
         if (root / layout.archive).is_file():
-            _check_archive(root / layout.archive, layout.md5)
-            return layout, _ArchiveReader(root / layout.archive, layout)
+            return layout, root / layout.archive
+    return None
+
+
+def _find(name, spec, root, download):
+    """The first form found in ``root``, with a function that reads one of its files."""
+    found = locate(name, root)
+    if found:
+        layout, place = found
+        if place.name != layout.archive:
+            return layout, _FolderReader(place, layout.archive)
+        _check_archive(place, layout.md5)
+        return layout, _ArchiveReader(place, layout)
     if not download:
         form = spec.binary
         raise UserError(

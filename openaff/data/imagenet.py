@@ -7,7 +7,6 @@ import numpy as np
 from ..errors import UserError
 from .base import DATASETS, Dataset
 from .photos import MEAN, STD, CenterCrop, PhotoSet, RandomResizedCrop, class_folders
-from .records import MANIFEST, RecordSet, read_manifest
 
 IMAGE_SIZE = 224  # pixels, by default
 CROP_RATIO = 224 / 256  # of the short side, by default
@@ -79,6 +78,9 @@ def load_photos(config):
 
 def _read_records(root, crops, name):
     """Class names and record sets, by split."""
+    # Not above: mxnet reads records, and the doctor looks at other data without it.
+    from .records import MANIFEST, RecordSet, read_manifest
+
     paths = {split: root / f"{split}.rec" for split in SPLITS}
     splits = {
         split: RecordSet(path, crops[split]) for split, path in paths.items() if path.exists()

@@ -1,0 +1,1 @@
+"""What this machine can do: ``python -m openaff.doctor``, which works where mxnet does not."""

@@ -1,0 +1,71 @@
+"""What this machine can do, and what to do about the rest.
+
+    python -m openaff.doctor
+    python -m openaff.doctor --devices gpu:0,1 --data DIR --json
+
+Exits with status 0 only if training can run on the devices asked for, with 1 if it cannot.
+"""
+
+import argparse
+import json
+import signal
+import sys
+from dataclasses import asdict
+
+from .. import runtime
+from .checks import check_devices, check_machine, check_requirements, check_system
+from .data import check_data
+from .finding import ERROR
+
+
+def parse_args():
+    parser = argparse.ArgumentParser(
+        prog="python -m openaff.doctor",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--devices", default="cpu", help="to train on: cpu, cpu:N or gpu:0,1 (%(default)s)"
+    )
+    parser.add_argument("--data", metavar="DIR", help="look for data sets here, too")
+    parser.add_argument(
+        "--time-limit",
+        type=float,
+        default=120,
+        metavar="S",
+        help="seconds for each test in a process of its own (%(default)s)",
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    return parser.parse_args()
+
+
+def examine(args):
+    """All findings, one by one."""
+    yield check_system()
+    yield from check_requirements()
+    if not runtime.unsupported():
+        yield from check_devices(args.devices, args.time_limit)
+    yield from check_machine()
+    yield from check_data(args.data)
+
+
+def main():
+    if hasattr(signal, "SIGPIPE"):
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # as in "... | head"
+    args = parse_args()
+    findings = []
+    for finding in examine(args):
+        findings.append(finding)
+        if not args.json:
+            print(f"{finding.status:<8} {finding.subject:<11} {finding.text}", flush=True)
+    can_train = all(finding.status != ERROR for finding in findings)
+    if args.json:
+        report = {"devices": args.devices, "can_train": can_train}
+        print(json.dumps({**report, "findings": list(map(asdict, findings))}, indent=2))
+    else:
+        print(f"\nTraining {'can' if can_train else 'cannot'} run on {args.devices}.")
+    sys.exit(not can_train)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,150 @@
+"""The checks of Python, packages, devices and machine."""
+
+import importlib.metadata
+import json
+import os
+import platform
+import re
+
+from .. import cuda, runtime
+from .child import run_python
+from .finding import ERROR, OK, WARNING, Finding
+from .machine import memory_bytes, nvidia_gpus, shared_memory_bytes
+
+SMOKE = "from openaff.doctor import smoke; smoke.main()"
+GIB = 1 << 30
+USES = {"": "openaff", "onnx": "exporting", "demo": "the demo"}  # extra -> who needs its packages
+
+
+def check_system():
+    """Python and platform."""
+    version, system = platform.python_version(), f"{platform.system()} {platform.machine()}"
+    reason = runtime.unsupported()
+    return Finding("Python", ERROR if reason else OK, reason or f"{version}, {system}")
+
+
+def check_requirements():
+    """Builds of mxnet, and versions of what openaff asks for."""
+    builds = cuda.mxnet_builds()
+    if len(builds) > 1:
+        yield Finding("mxnet", WARNING, runtime.two_builds(builds))
+    try:
+        from packaging.requirements import Requirement
+
+        requirements = [Requirement(line) for line in importlib.metadata.requires("openaff") or ()]
+    except importlib.metadata.PackageNotFoundError:
+        yield Finding("packages", WARNING, "openaff is not installed: pip install -e .[cpu]")
+        return
+    except ImportError:
+        yield Finding("packages", WARNING, "packaging is missing: pip install -e .[cpu]")
+        return
+    right, missing = [], {}
+    for requirement in requirements:
+        extra = next((extra for extra in USES if _asked(requirement, extra)), None)
+        if extra is None:
+            continue
+        name, asked = requirement.name, str(requirement.specifier)
+        installed = runtime.installed_version(name)
+        if installed is None:
+            missing.setdefault(extra, []).append(name)
+        elif requirement.specifier.contains(installed, prereleases=True):
+            right.append(f"{name} {installed}")
+        else:
+            yield Finding(
+                name,
+                WARNING,
+                f"{installed} is installed, but {USES[extra]} needs {asked}: "
+                f"pip install '{name}{asked}'",
+            )
+    for extra, names in missing.items():
+        remedy = f"pip install -e .[{extra or 'cpu'}]"
+        text = f"{USES[extra]} needs {', '.join(names)}: {remedy}"
+        yield Finding("packages", WARNING, text)
+    if right:
+        yield Finding("packages", OK, ", ".join(right))
+
+
+def _asked(requirement, extra):
+    return requirement.marker is None or requirement.marker.evaluate({"extra": extra})
+
+
+def check_devices(devices, limit):
+    """mxnet's import, one operation on the CPU, on each GPU and on the devices asked for."""
+    cpu = run_python(SMOKE, "cpu", limit=limit, DNNL_VERBOSE="1")
+    if cpu.problem:
+        yield Finding("mxnet", ERROR, cpu.problem)
+    else:
+        facts = json.loads(cpu.output.strip().splitlines()[-1])
+        builds = " and ".join(cuda.mxnet_builds()) or "mxnet"
+        kind = "CUDA and the CPU" if facts["cuda"] else "the CPU alone"
+        yield Finding("mxnet", OK, f"{builds} {facts['version']}, for {kind}")
+        isa = re.search(r"cpu,isa:(.*)", cpu.output)
+        yield Finding(
+            "cpu", OK, "a convolution" + (f" by oneDNN for {isa.group(1)}" if isa else "")
+        )
+        yield from _check_gluoncv(limit)
+    gpus, reason = nvidia_gpus()
+    if not gpus:
+        yield Finding("GPUs", OK, f"none: {reason}")
+    for gpu in gpus:
+        yield _check_gpu(gpu, not cpu.problem and facts["cuda"], limit)
+    if devices != "cpu" and not cpu.problem:
+        problem = run_python(SMOKE, devices, limit=limit).problem
+        if problem:
+            yield Finding(devices, ERROR, problem)
+        else:
+            yield Finding(devices, OK, "a convolution on each")
+
+
+def _check_gluoncv(limit):
+    """gluoncv, whose OpenCV wants a library that servers do not have."""
+    problem = run_python("import openaff, gluoncv", limit=limit).problem
+    if problem and "libGL" in problem:
+        yield Finding(
+            "gluoncv",
+            WARNING,
+            f"its OpenCV cannot be imported, so its networks cannot be teachers ({problem}): on "
+            "Debian, apt install libgl1 libglib2.0-0",
+        )
+    elif problem:
+        yield Finding("gluoncv", WARNING, f"its networks cannot be teachers: {problem}")
+
+
+def _check_gpu(gpu, cuda_build, limit):
+    subject = f"gpu:{gpu.index}"
+    facts = f"{gpu.name}, compute capability {gpu.capability}, driver {gpu.driver}"
+    if gpu.code is None:
+        return Finding(
+            subject,
+            WARNING,
+            f"{facts}: mxnet's wheels hold no code for it, only for 5.0 to 8.9: train on another "
+            "card or on the CPU, and run the exported ONNX file here",
+        )
+    if not cuda_build:
+        return Finding(
+            subject,
+            WARNING,
+            f"{facts}: this mxnet is for the CPU alone: pip uninstall -y mxnet, then pip install "
+            "-e .[cu117]",
+        )
+    alone = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": str(gpu.index)}
+    problem = run_python(SMOKE, "gpu:0", limit=limit, **alone).problem
+    if problem:
+        return Finding(subject, WARNING, f"{facts}: {problem}")
+    return Finding(subject, OK, f"{facts}: a convolution, by code for {gpu.code}")
+
+
+def check_machine():
+    """Cores, memory and /dev/shm."""
+    cores, logical = runtime.physical_cores(), len(os.sched_getaffinity(0))
+    yield Finding("cores", OK, f"{cores}, {logical} with hyper-threads; MXNet uses {cores}")
+    yield Finding("memory", OK, f"{memory_bytes() / GIB:.1f} GiB")
+    shared = shared_memory_bytes()
+    # Only NCCL, between several GPUs, needs it.
+    little = shared is None or shared < GIB
+    yield Finding(
+        "/dev/shm",
+        OK,
+        ("none" if shared is None else f"{shared / GIB:.2f} GiB")
+        + ("; enlarge it for several GPUs (docker run --shm-size=1g)" if little else ""),
+    )

@@ -1,0 +1,205 @@
+"""What the doctor finds, here and in environments that something is wrong with."""
+
+import hashlib
+import importlib.metadata
+import json
+import subprocess
+import sys
+
+import pytest
+from helpers import write_cifar100
+
+from openaff import cuda
+from openaff.doctor import checks, child, machine
+from openaff.doctor.data import check_data
+
+
+def run_doctor(root, *arguments, **environment):
+    done = subprocess.run(
+        [sys.executable, "-m", "openaff.doctor", "--json", *arguments],
+        capture_output=True,
+        text=True,
+        cwd=str(root),
+        env={"PATH": "/usr/bin:/bin", "HOME": "/nowhere", "PYTHONPATH": str(root), **environment},
+    )
+    assert done.stderr == ""
+    report = json.loads(done.stdout)
+    assert done.returncode == (0 if report["can_train"] else 1)
+    return report["can_train"], {each["subject"]: each for each in report["findings"]}
+
+
+def test_training_can_run_here(root):
+    can_train, findings = run_doctor(root, "--devices", "cpu:2")
+    assert can_train, findings
+    assert findings["mxnet"]["status"] == findings["cpu:2"]["status"] == "ok"
+    assert "1.9.1" in findings["mxnet"]["text"]
+    assert "oneDNN for" in findings["cpu"]["text"]
+    assert {"Python", "packages", "GPUs", "cores", "memory", "/dev/shm", "data"} <= set(findings)
+
+
+def test_it_works_where_mxnet_cannot_be_imported(root, tmp_path):
+    (tmp_path / "mxnet.py").write_text("raise OSError('libgomp.so.1: cannot open shared object')\n")
+    can_train, findings = run_doctor(root, PYTHONPATH=f"{tmp_path}:{root}")
+    assert not can_train
+    assert findings["mxnet"]["status"] == "error"
+    assert "apt install libgomp1" in findings["mxnet"]["text"]
+    assert findings["data"]["status"] == "ok"
+
+
+def findings_of(generator):
+    return {each.subject: each for each in generator}
+
+
+@pytest.fixture
+def children(monkeypatch):
+    """The commands that were run; ``answers``: what each ends with, by device or code."""
+    answers = {"cpu": child.Outcome('cpu,isa:Intel AVX2\n{"version": "1.9.1", "cuda": true}', None)}
+
+    def answer(code, *arguments, limit, **environment):
+        return answers.get((*arguments, code)[0], child.Outcome("", None))
+
+    monkeypatch.setattr(checks, "run_python", answer)
+    monkeypatch.setattr(checks, "nvidia_gpus", lambda: ([], "no nvidia-smi"))
+    monkeypatch.setattr(cuda, "mxnet_builds", lambda: {"mxnet-cu117": "1.9.1"})
+    return answers
+
+
+def gpu(capability, index=0):
+    return machine.GPU(index, "NVIDIA Test", capability, "525.60.13")
+
+
+def check_gpus(monkeypatch, *gpus, devices="cpu"):
+    monkeypatch.setattr(checks, "nvidia_gpus", lambda: (list(gpus), None))
+    return findings_of(checks.check_devices(devices, 1))
+
+
+@pytest.mark.parametrize(
+    "capability, code",
+    [
+        ("3.7", None),
+        ("5.2", "5.0"),
+        ("6.1", "6.0"),
+        ("7.5", "7.0"),
+        ("8.0", "8.0"),
+        ("8.6", "8.6"),
+        ("8.9", "8.6"),
+        ("9.0", None),
+        ("12.0", None),
+        ("[N/A]", None),
+    ],
+)
+def test_which_code_a_gpu_runs(capability, code):
+    assert gpu(capability).code == code
+
+
+def test_gpus_are_tried_or_said_to_be_of_no_use(monkeypatch, children):
+    found = check_gpus(monkeypatch, gpu("8.9"), gpu("9.0", index=1), devices="gpu:0")
+    assert found["gpu:0"].status == "ok"
+    assert found["gpu:1"].status == "warning" and "hold no code for it" in found["gpu:1"].text
+
+
+def test_a_gpu_that_fails_is_an_error_only_where_it_is_asked_for(monkeypatch, children):
+    children["gpu:0"] = child.Outcome("", "CUDA: out of memory")
+    assert check_gpus(monkeypatch, gpu("8.0"))["gpu:0"].status == "warning"
+    found = check_gpus(monkeypatch, gpu("8.0"), devices="gpu:0")
+    assert found["gpu:0"].status == "error" and "out of memory" in found["gpu:0"].text
+
+
+def test_the_cpu_build_beside_a_gpu_is_told(monkeypatch, children):
+    children["cpu"] = child.Outcome('{"version": "1.9.1", "cuda": false}', None)
+    found = check_gpus(monkeypatch, gpu("8.0"))
+    assert found["mxnet"].text.endswith("for the CPU alone")
+    assert "pip install -e .[cu117]" in found["gpu:0"].text
+
+
+def test_gluoncv_without_libgl_is_told(monkeypatch, children):
+    problem = "ImportError: libGL.so.1: cannot open shared object file: No such file or directory"
+    children["import openaff, gluoncv"] = child.Outcome("", problem)
+    found = findings_of(checks.check_devices("cpu", 1))
+    assert "apt install libgl1" in found["gluoncv"].text
+    assert found["gluoncv"].status == "warning"
+
+
+def test_two_builds_of_mxnet_are_told(monkeypatch):
+    monkeypatch.setattr(cuda, "mxnet_builds", lambda: dict.fromkeys(("mxnet", "mxnet-cu117"), "1"))
+    first = next(checks.check_requirements())
+    assert first.text.startswith("mxnet and mxnet-cu117 overwrite each other's files")
+
+
+def test_wrong_and_missing_packages_are_told(monkeypatch):
+    versions = {"numpy": "1.23.5", "onnx": "1.19.0", "gluoncv": "0.10.5.post0"}
+    monkeypatch.setattr(checks.runtime, "installed_version", versions.get)
+    asked = ["numpy<1.24", "gluoncv==0.10.5.post0", "tqdm", 'onnx>=1.15,<1.17; extra == "onnx"']
+    asked += ['onnxruntime<1.20; extra == "onnx"', 'ruff; extra == "dev"']
+    monkeypatch.setattr(importlib.metadata, "requires", lambda name: asked)
+    texts = [each.text for each in checks.check_requirements()]
+    assert texts == [
+        "1.19.0 is installed, but exporting needs <1.17,>=1.15: pip install 'onnx<1.17,>=1.15'",
+        "openaff needs tqdm: pip install -e .[cpu]",
+        "exporting needs onnxruntime: pip install -e .[onnx]",
+        "numpy 1.23.5, gluoncv 0.10.5.post0",
+    ]
+
+
+def test_children_that_fail_end_or_hang():
+    assert child.run_python("print(1)", limit=20) == child.Outcome("1\n", None)
+    assert child.run_python("raise SystemExit('error: no')", limit=20).problem == "no"
+    crash = "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)"
+    assert child.run_python(crash, limit=20).problem == "ended by SIGSEGV"
+    sleep = "import time; time.sleep(20)"
+    assert child.run_python(sleep, limit=0.2).problem == "no answer within 0.2 seconds"
+
+
+def test_nvidia_smi_is_read(tmp_path, monkeypatch):
+    program = tmp_path / "nvidia-smi"
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert machine.nvidia_gpus()[1] == "there is no nvidia-smi, which comes with NVIDIA's driver"
+    program.write_text("#!/bin/sh\necho '0, NVIDIA A100-SXM4-40GB, 8.0, 525.60.13'\n")
+    program.chmod(0o755)
+    expected = machine.GPU(0, "NVIDIA A100-SXM4-40GB", "8.0", "525.60.13")
+    assert machine.nvidia_gpus() == ([expected], None)
+    program.write_text("#!/bin/sh\necho 'No devices were found' >&2; exit 6\n")
+    assert machine.nvidia_gpus() == ([], "nvidia-smi says: No devices were found")
+
+
+def write_records(folder, content=b"records"):
+    """A record file, and the manifest of one whose content is ``records``."""
+    (folder / "train.rec").write_bytes(content)
+    facts = {"images": 3, "bytes": 7, "sha256": hashlib.sha256(b"records").hexdigest()}
+    (folder / "manifest.json").write_text(json.dumps({"splits": {"train": facts}}))
+
+
+def test_data_sets_are_found_and_checked(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert "none in" in findings_of(check_data(None))["data"].text
+    folder = tmp_path / ".mxnet" / "datasets"
+    folder.mkdir(parents=True)
+    folder = write_cifar100(folder / "cifar100", monkeypatch)
+    found = findings_of(check_data(None))["cifar100"]
+    assert found.status == "ok" and "40 + 40 images, sizes and labels" in found.text
+    with open(folder / "test.bin", "ab") as content:
+        content.write(b"x")
+    found = findings_of(check_data(None))["cifar100"]
+    assert found.status == "warning" and "test.bin has" in found.text
+
+
+def test_an_archive_of_another_checksum_is_told(tmp_path):
+    (tmp_path / "cifar-10-binary.tar.gz").write_bytes(b"x")
+    found = findings_of(check_data(tmp_path))["cifar10"]
+    assert found.status == "warning" and "not the official" in found.text
+
+
+def test_records_are_compared_with_their_manifest(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    folder = tmp_path / ".mxnet" / "datasets" / "imagenet"
+    folder.mkdir(parents=True)
+    write_records(folder)
+    assert "size (--data checks SHA-256)" in findings_of(check_data(None))["photos"].text
+    assert "SHA-256 as in its manifest" in findings_of(check_data(folder))["photos"].text
+    write_records(folder, content=b"changed")
+    found = findings_of(check_data(folder))["photos"]
+    assert found.status == "warning" and "pack it anew" in found.text
+    write_records(folder, content=b"short")
+    assert findings_of(check_data(None))["photos"].status == "warning"
+    (folder / "manifest.json").write_text("{")
+    assert "cannot be read" in findings_of(check_data(None))["photos"].text

@@ -1,0 +1,85 @@
+"""What the import of mxnet is prepared with, and what is said where it fails."""
+
+import collections
+import subprocess
+import sys
+
+import pytest
+
+from openaff import cuda, runtime
+
+Version = collections.namedtuple("Version", "major minor micro releaselevel serial")
+
+
+def explain(monkeypatch, error, builds=("mxnet",), numpy="1.23.5"):
+    monkeypatch.setattr(cuda, "mxnet_builds", lambda: dict.fromkeys(builds, "1.9.1"))
+    monkeypatch.setattr(runtime, "installed_version", {"numpy": numpy}.get)
+    return runtime.explain(error)
+
+
+def missing(library):
+    return OSError(f"{library}: cannot open shared object file: No such file or directory")
+
+
+@pytest.mark.parametrize(
+    "error, builds, numpy, expected",
+    [
+        (ModuleNotFoundError(name="mxnet"), (), None, "not installed: pip install -e .[cpu]"),
+        (ModuleNotFoundError(name="mxnet"), ("mxnet",), "1.23.5", "--force-reinstall --no-deps"),
+        (ModuleNotFoundError(name="requests"), ("mxnet",), "1.23.5", "needs requests, which is"),
+        (AttributeError("no bool"), ("mxnet",), "1.26.4", "numpy is 1.26.4: pip install 'numpy<1"),
+        (AttributeError("no bool"), ("mxnet",), "2.0.0", "numpy is 2.0.0: pip install 'numpy<1"),
+        (RuntimeError("a\nb"), ("mxnet",), "1.23.5", "mxnet cannot be imported: RuntimeError: b"),
+        (missing("libgomp.so.1"), ("mxnet",), "1.23.5", "apt install libgomp1"),
+        (missing("libquadmath.so.0"), ("mxnet",), "1.23.5", "apt install libquadmath0"),
+        (missing("libcuda.so.1"), ("mxnet-cu117",), "1.23.5", "NVIDIA's driver: install that, or"),
+        (missing("libcudnn.so.8"), ("mxnet-cu117",), "1.23.5", "nvidia-cudnn-cu11 has it"),
+        (missing("libcudnn.so.8"), ("mxnet", "mxnet-cu117"), "1.23.5", "overwrite each other's"),
+    ],
+)
+def test_a_failed_import_is_explained_in_one_line(monkeypatch, error, builds, numpy, expected):
+    message = explain(monkeypatch, error, builds, numpy)
+    assert expected in message and "\n" not in message
+
+
+@pytest.mark.parametrize("version", [(3, 7), (3, 12)])
+def test_other_pythons_are_refused_first(monkeypatch, version):
+    monkeypatch.setattr(sys, "version_info", Version(*version, 0, "final", 0))
+    message = explain(monkeypatch, ModuleNotFoundError(name="mxnet"), ())
+    assert f"Python 3.{version[1]}: take Python 3.8 to 3.11" in message
+
+
+def test_other_platforms_are_refused_first(monkeypatch):
+    monkeypatch.setattr(runtime.platform, "machine", lambda: "aarch64")
+    assert "runs on Linux x86-64" in explain(monkeypatch, ModuleNotFoundError(name="mxnet"), ())
+
+
+@pytest.fixture
+def broken(tmp_path, root):
+    """An environment whose mxnet misses the driver."""
+    (tmp_path / "mxnet.py").write_text(f"raise OSError({str(missing('libcuda.so.1'))!r})\n")
+    return {"PYTHONPATH": f"{tmp_path}:{root}", "PATH": "/usr/bin:/bin"}
+
+
+@pytest.mark.parametrize("words", [["-c", "import openaff"], ["scripts/train_cifar.py", "--help"]])
+def test_without_mxnet_there_is_one_line_and_no_traceback(broken, root, words):
+    done = subprocess.run(
+        [sys.executable, *words], capture_output=True, text=True, env=broken, cwd=str(root)
+    )
+    assert done.returncode == 1 and done.stdout == ""
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+    assert "libcuda.so.1" in done.stderr
+
+
+def test_a_package_of_the_users_run_with_m_is_not_the_doctor(broken, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "__init__.py").write_text("import openaff\n")
+    (tmp_path / "mine" / "__main__.py").touch()
+    command = [sys.executable, "-m", "mine"]
+    done = subprocess.run(command, capture_output=True, text=True, env=broken)
+    assert done.returncode == 1 and "libcuda.so.1" in done.stderr  # so it imported mxnet at once
+
+
+def test_another_error_keeps_its_traceback(monkeypatch, capsys):
+    runtime._one_line(ValueError, ValueError("x"), None)
+    assert "ValueError: x" in capsys.readouterr().err
