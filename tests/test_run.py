@@ -3,6 +3,8 @@ import json
 import struct
 
 import pytest
+from helpers import load_script
+from PIL import Image
 from tensorboardX.proto.event_pb2 import Event
 
 from openaff import UserError
@@ -114,6 +116,52 @@ def test_nothing_is_written_when_the_configuration_cannot_run(tmp_path, root):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_metrics_that_cannot_be_read(tmp_path):
+def write_curve(path, text):
+    path.write_text(text)
+    return path
+
+
+def test_curves_of_others_are_read_from_csv_and_results(tmp_path):
+    path = write_curve(tmp_path / "a.csv", "epoch,test_accuracy,note\n1,0.5,x\n2,,y\n")
+    assert read_metrics(path) == [{"epoch": 1, "test_accuracy": 0.5}, {"epoch": 2}]
+    path = write_curve(tmp_path / "a.json", '{"curve": [{"epoch": 1, "train_loss": 2.5}]}')
+    assert read_metrics(path) == [{"epoch": 1, "train_loss": 2.5}]
+
+
+@pytest.mark.parametrize(
+    "name, text, message",
+    [
+        ("metrics.jsonl", "{", "cannot read the metrics"),
+        ("a.csv", "epoch,loss\n1,2\n", "has no column train_loss, "),
+        ("a.csv", "step,train_loss\n1,2\n", "a row has no epoch"),
+        ("a.csv", "epoch,test_accuracy\n1,93.5\n", "93.5 in epoch 1 is no share of 1"),
+        ("a.csv", "epoch,train_loss\n1,two\n", "could not convert"),
+        ("a.json", "{}", "curve"),
+    ],
+)
+def test_metrics_that_cannot_be_read(tmp_path, name, text, message):
+    path = write_curve(tmp_path / name, text)
+    with pytest.raises(UserError, match=message):
+        read_metrics(path)
+
+
+def test_a_folder_without_metrics(tmp_path):
     with pytest.raises(UserError, match="cannot read the metrics"):
         read_metrics(tmp_path)
+
+
+def test_a_run_is_drawn_against_a_csv(digits_run, tmp_path, monkeypatch, capsys):
+    theirs = write_curve(tmp_path / "theirs.csv", "epoch,test_accuracy\n1,0.5\n2,0.9\n")
+    picture = tmp_path / "curves.png"
+    script = load_script("plot_runs.py")
+    command = ["plot_runs.py", "--out", str(picture), f"ours={digits_run[0]}", str(theirs)]
+    monkeypatch.setattr("sys.argv", command)
+    script.main()
+    assert capsys.readouterr().out == f"written {picture}\n"
+    assert Image.open(picture).width > 500
+    monkeypatch.setattr("sys.argv", [*command, str(theirs)])
+    with pytest.raises(UserError, match="two sources are called 'theirs'"):
+        script.main()
+    monkeypatch.setattr("sys.argv", ["plot_runs.py", "--out", "x.txt", str(theirs)])
+    with pytest.raises(UserError, match="name a .png"):
+        script.main()

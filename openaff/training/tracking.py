@@ -191,13 +191,57 @@ def provenance():
     }
 
 
-def read_metrics(folder):
-    """The rows that a run wrote to its ``metrics.jsonl``."""
-    path = pathlib.Path(folder) / "metrics.jsonl"
+CURVES = ("train_loss", "test_loss", "train_accuracy", "test_accuracy")
+
+
+def read_metrics(source):
+    """Metrics by epoch, of this project's runs or of others'.
+
+    Parameters
+    ----------
+    source : path-like
+        A run folder; a result file (``.json``) with its curve; or a ``.csv`` file whose header
+        names ``epoch`` and any of ``train_loss``, ``test_loss``, ``train_accuracy`` and
+        ``test_accuracy`` (shares of 1), where a cell may be blank.
+
+    Returns
+    -------
+    list of dict
+
+    Raises
+    ------
+    UserError
+        A file that cannot be read, or holds something else.
+    """
+    path = pathlib.Path(source)
+    path = path / "metrics.jsonl" if path.is_dir() else path
     try:
-        return [json.loads(line) for line in path.read_text().splitlines()]
-    except (OSError, ValueError) as error:
+        if path.suffix == ".jsonl":
+            return [json.loads(line) for line in path.read_text().splitlines()]
+        if path.suffix == ".csv":
+            with open(path, newline="") as content:
+                rows = [_numbers(row) for row in csv.DictReader(content)]
+        else:
+            rows = json.loads(path.read_text())["curve"]
+        _check_curves(rows)
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"cannot read the metrics {path}: {error}") from None
+    return rows
+
+
+def _numbers(row):
+    return {key: float(row[key]) for key in ("epoch", *CURVES) if row.get(key)}
+
+
+def _check_curves(rows):
+    if not any(key in row for row in rows for key in CURVES):
+        raise ValueError("it has no column " + ", ".join(CURVES[:-1]) + " or " + CURVES[-1])
+    for row in rows:
+        if "epoch" not in row:
+            raise ValueError("a row has no epoch")
+        for key in CURVES:
+            if key.endswith("accuracy") and not 0 <= row.get(key, 0) <= 1:
+                raise ValueError(f"{key} {row[key]:g} in epoch {row['epoch']:g} is no share of 1")
 
 
 def plot_curves(path, runs):
@@ -209,22 +253,19 @@ def plot_curves(path, runs):
     for axis, key, label in zip(axes, ("loss", "accuracy"), ("cross-entropy", "accuracy (%)")):
         scale = 100 if key == "accuracy" else 1
         for index, (name, rows) in enumerate(runs.items()):
-            epochs = [row["epoch"] for row in rows]
             for part, line in (("train", "--"), ("test", "-")):
-                values = [scale * row[f"{part}_{key}"] for row in rows]
-                axis.plot(
-                    epochs,
-                    values,
-                    line,
-                    color=f"C{index}",
-                    marker=".",
-                    label=f"{name}, {part}",
-                )
+                known = [row for row in rows if f"{part}_{key}" in row]
+                epochs = [row["epoch"] for row in known]
+                values = [scale * row[f"{part}_{key}"] for row in known]
+                marker = "." if len(epochs) <= 40 else ""
+                curve = f"{name}, {part}" if known else None
+                axis.plot(epochs, values, line, color=f"C{index}", marker=marker, label=curve)
         axis.set_xlabel("epoch")
         axis.set_ylabel(label)
         axis.grid(alpha=0.3)
         axis.xaxis.get_major_locator().set_params(integer=True)
-    axes[0].legend(fontsize="small")
+        if axis.get_legend_handles_labels()[0]:
+            axis.legend(fontsize="small")
     with atomic(path) as temporary:
         figure.savefig(temporary, dpi=120)
     pyplot.close(figure)

@@ -1,0 +1,40 @@
+#!/usr/bin/env python
+"""Loss and accuracy by epoch, of several runs in one picture.
+
+    python scripts/plot_runs.py --out curves.png runs/aff8 runs/add8
+    python scripts/plot_runs.py --out curves.png ours=runs/aff8 theirs=published.csv
+
+A source is a run folder, a result file of results/, or a CSV file with the columns epoch and any of
+train_loss, test_loss, train_accuracy and test_accuracy (shares of 1).
+"""
+
+import argparse
+import pathlib
+
+from openaff import cli
+from openaff.errors import UserError
+from openaff.training.tracking import plot_curves, read_metrics
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("sources", nargs="+", metavar="[NAME=]SOURCE", help="see above")
+    parser.add_argument("--out", required=True, metavar="FILE.png", help="the picture")
+    args = parser.parse_args()
+    if pathlib.Path(args.out).suffix not in (".png", ".svg", ".pdf"):
+        raise UserError(f"--out {args.out}: name a .png, .svg or .pdf file")
+    runs = {}
+    for text in args.sources:
+        name, equals, source = text.rpartition("=")
+        name = name if equals else pathlib.Path(source).stem
+        if name in runs:
+            raise UserError(f"two sources are called {name!r}: write NAME=SOURCE")
+        runs[name] = read_metrics(source)
+    plot_curves(args.out, runs)
+    print("written", args.out)
+
+
+if __name__ == "__main__":
+    cli.run(main)
