@@ -43,6 +43,17 @@ def test_it_learns_a_batch_by_heart():
     assert trained.step == 32
 
 
+@pytest.mark.parametrize("devices, count", [("cpu", 1), ("cpu:2", 2)])
+def test_running_statistics_of_the_input_follow_the_images(devices, count):
+    trained = engine(devices)
+    step(trained, 60)
+    norm = trained.net.features[0]
+    means, variances = norm.running_mean.list_data(), norm.running_var.list_data()
+    for part, mean, variance in zip(np.split(IMAGES.asnumpy(), count), means, variances):
+        assert_close(mean, part.mean((0, 2, 3)), 1e-2)
+        assert_close(variance, part.var((0, 2, 3)), 1e-2)
+
+
 def test_the_learning_rate_is_the_schedules():
     trained = engine()
     trained.schedule = lambda step: 0.0

@@ -4,6 +4,7 @@ Identity Mappings in Deep Residual Networks (He et al., ECCV 2016), https://arxi
 with fusion: Attentional Feature Fusion (Dai et al., WACV 2021), section 4.
 """
 
+from mxnet import autograd
 from mxnet.gluon import nn
 
 from ..blocks import PreActBlock, add_deep_stem, conv3x3
@@ -113,3 +114,24 @@ class CIFARResNet(StagedNet):
                 nn.Flatten(),
             ]
             self._finish(len(widths), head, num_classes, in_channels, features_only)
+
+    def update_input_norm(self, images):
+        """Take a training batch into the running statistics of the norm on the input.
+
+        To be called in every training step on a CPU (on a GPU it does nothing): MXNet updates
+        running statistics in its forward pass on a GPU, but in its backward pass on a CPU, which
+        never comes to this norm, as it has no parameter to train.  Without, they stay at 0 and 1,
+        and inference sees other values than training.
+
+        Parameters
+        ----------
+        images : NDArray
+            float (N, 3, H, W), what the network is called with.
+        """
+        if images.context.device_type == "gpu":
+            return
+        images = images.detach()
+        images.attach_grad()
+        with autograd.record():
+            normalised = self.features[0](images)
+        normalised.backward()
