@@ -4,9 +4,9 @@
 # Debian 12 has Python 3.11. No CUDA image: the extra [cu117] brings CUDA, --gpus the driver.
 FROM debian:12-slim
 
-# mxnet is linked to libgomp and libquadmath, gluoncv's OpenCV to libGL and glib.
+# mxnet is linked to libgomp and libquadmath; results name the commit, if git can tell it.
 RUN apt-get update && apt-get install -y --no-install-recommends \
-        git make python3 python3-venv libgomp1 libquadmath0 libgl1 libglib2.0-0 \
+        git make python3 python3-venv libgomp1 libquadmath0 \
     && rm -rf /var/lib/apt/lists/*
 
 WORKDIR /openaff

@@ -114,10 +114,13 @@ def test_the_cpu_build_beside_a_gpu_is_told(monkeypatch, children):
 
 def test_gluoncv_without_libgl_is_told(monkeypatch, children):
     problem = "ImportError: libGL.so.1: cannot open shared object file: No such file or directory"
-    children["import openaff, gluoncv"] = child.Outcome("", problem)
+    children["import cv2"] = child.Outcome("", problem)
     found = findings_of(checks.check_devices("cpu", 1))
     assert "apt install libgl1" in found["gluoncv"].text
     assert found["gluoncv"].status == "warning"
+    children["import openaff, gluoncv.model_zoo"] = child.Outcome("", "ImportError: no")
+    found = findings_of(checks.check_devices("cpu", 1))
+    assert "cannot be teachers: ImportError: no" in found["gluoncv"].text
 
 
 def test_two_builds_of_mxnet_are_told(monkeypatch):

@@ -97,17 +97,19 @@ def check_devices(devices, limit):
 
 
 def _check_gluoncv(limit):
-    """gluoncv, whose OpenCV wants a library that servers do not have."""
-    problem = run_python("import openaff, gluoncv", limit=limit).problem
-    if problem and "libGL" in problem:
+    """gluoncv, whose OpenCV wants libraries that servers do not have."""
+    problem = run_python("import openaff, gluoncv.model_zoo", limit=limit).problem
+    if problem:
+        yield Finding("gluoncv", WARNING, f"its networks cannot be teachers: {problem}")
+        return
+    problem = run_python("import cv2", limit=limit).problem
+    if problem:
         yield Finding(
             "gluoncv",
             WARNING,
-            f"its OpenCV cannot be imported, so its networks cannot be teachers ({problem}): on "
-            "Debian, apt install libgl1 libglib2.0-0",
+            f"its OpenCV cannot be imported ({problem}), which openaff does without; on Debian: "
+            "apt install libgl1 libglib2.0-0",
         )
-    elif problem:
-        yield Finding("gluoncv", WARNING, f"its networks cannot be teachers: {problem}")
 
 
 def _check_gpu(gpu, cuda_build, limit):
