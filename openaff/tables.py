@@ -14,11 +14,12 @@ import yaml
 from .complexity import summarize
 from .config import load_config
 from .errors import UserError, suggest
-from .files import write_json, write_text
+from .files import write_json
 from .models import create_model
 
 PROTOCOLS = ("paper", "reduced")
 REDUCED = "configs/cifar/aff_resnet8.yaml"  # the recipe; the network is the row's, at m = 1
+WHEREABOUTS = ("root", "download", "workers")  # settings of data that change no result
 INPUT = {"cifar10": (3, 32, 32), "cifar100": (3, 32, 32), "imagenet": (3, 224, 224)}
 CLASSES = {"cifar10": 10, "cifar100": 100, "imagenet": 1000}
 
@@ -173,50 +174,30 @@ def _costs(model, dataset, options):
     return f"{cost.trainable_parameters / 1e6:.2f}M", f"{cost.multiply_adds / 1e9:.3f}G"
 
 
-def render(table, results):
-    """A table in Markdown, ours beside the published figures."""
-    labels = any(row.labels for row in table.rows)
-    columns = ["row", "published"] + (["labels"] if labels else [])
-    columns += ["parameters", "multiply-adds", "ours, paper protocol"]
-    reduced = any((row.id, "reduced") in results for row in table.rows)
-    columns += ["ours, reduced protocol (m = 1, 10 epochs, fine labels)"] if reduced else []
-    lines = [f"## {table.title}", "", f"{table.metric}, %; {table.source}."]
-    lines += [table.note] if table.note else []
-    lines += ["", "| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
-    for row in table.rows:
-        cells = [row.name, "" if row.published is None else f"{row.published:g}"]
-        cells += [row.labels or ""] if labels else []
-        cells += [*costs(table, row), ours(results.get((row.id, "paper"), []), table.metric)]
-        cells += [ours(results.get((row.id, "reduced"), []), table.metric)] if reduced else []
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
-
-
-def describe(row):
+def describe(root, row):
     """A row of the list: its id, and the command or why there is none."""
     if row.model is None:
         return f"{row.id}: {row.note or 'the network is not here'}"
     if row.config is None:
         return f"{row.id}: the recipe is not known"
-    return f"python scripts/reproduce_tables.py --row {row.id} --run --out runs/{row.id}"
+    # The recipe's header has the command with the devices that its batch size is for.
+    devices = re.search(r"--devices (\S+)", pathlib.Path(root, row.config).read_text()).group(1)
+    return f"{_command(row)} --out runs/{row.id} --devices {devices} {_data(row)}"
 
 
-def write_report(path, tables, results, pictures):
-    """All tables and the commands of all rows, as one Markdown page.
+def describe_reduced(row, seed):
+    """The command of a row's run by the reduced protocol."""
+    key = row.id.rpartition(".")[2]
+    options = f"--protocol reduced --seed {seed} --out runs/reduced/{key}-{seed}"
+    return f"{_command(row)} {options} {_data(row)}"
 
-    ``pictures``: file names beside the page, with captions.
-    """
-    parts = [
-        "# The published tables, and ours beside them\n",
-        "Written by `python scripts/reproduce_tables.py --report` from `configs/tables` (published "
-        "figures) and `results` (ours, each from a file that a run wrote; the last epoch's, so "
-        "nothing is chosen on the test split). A blank is a run that was not made.\n",
-    ]
-    parts += [f"![]({name})\n\n*{caption}*\n" for name, caption in pictures]
-    for table in tables.values():
-        parts.append(render(table, results))
-        parts.append("```\n" + "\n".join(describe(row) for row in table.rows) + "\n```\n")
-    write_text(path, "\n".join(parts))
+
+def _command(row):
+    return f"python scripts/reproduce_tables.py --row {row.id} --run"
+
+
+def _data(row):
+    return "data.download=true" if "cifar" in row.config else "data.root=DIR"
 
 
 def same_run(run, config):
@@ -224,5 +205,5 @@ def same_run(run, config):
     theirs = dataclasses.asdict(load_config(pathlib.Path(run) / "config.yaml"))
     wanted = dataclasses.asdict(config)
     for values in (theirs, wanted):
-        values["data"]["root"] = values["data"]["workers"] = None
+        values["data"].update(dict.fromkeys(WHEREABOUTS))
     return theirs == wanted

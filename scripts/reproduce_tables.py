@@ -15,7 +15,7 @@ CIFAR ResNets at width m = 1 for 10 epochs, which two CPU cores can finish.
 import argparse
 import pathlib
 
-from openaff import cli, tables
+from openaff import cli, table_pages, tables
 from openaff.errors import UserError, suggest
 from openaff.table_plots import draw_all
 from openaff.training.devices import parse_devices
@@ -32,7 +32,7 @@ def parse_args():
     what.add_argument("--list", action="store_true", help="print every row and its command")
     what.add_argument("--table", metavar="NAME", help="print a table, or: all")
     what.add_argument("--row", metavar="ID", help="with --run: the row to train")
-    what.add_argument("--report", action="store_true", help="write docs/tables.md")
+    what.add_argument("--report", action="store_true", help="write docs/tables.md and README")
     parser.add_argument("--run", action="store_true", help="train --row")
     parser.add_argument(
         "--protocol", default="paper", metavar="NAME", help="paper or reduced (%(default)s)"
@@ -53,10 +53,11 @@ def run_row(args, known):
     row, _ = tables.find_row(known, args.row)
     if not (args.run and args.out):
         raise UserError("--row needs --run and --out, the run folder")
-    foreign = [each for each in args.overrides if not each.startswith(("data.root=", "data.w"))]
+    allowed = [f"data.{key}" for key in tables.WHEREABOUTS]
+    foreign = [each for each in args.overrides if each.partition("=")[0] not in allowed]
     if foreign:
         raise UserError(
-            f"{foreign[0]} would be another protocol: only data.root and data.workers can be given"
+            f"{foreign[0]} would be another protocol: only {', '.join(allowed)} can be given"
         )
     config = tables.row_config(ROOT, row, args.protocol, [f"seed={args.seed}", *args.overrides])
     out, devices = pathlib.Path(args.out), parse_devices(args.devices)
@@ -81,20 +82,19 @@ def main():
     if args.list:
         for table in known.values():
             print(f"# {table.key}: {table.title}")
-            print("\n".join(map(tables.describe, table.rows)) + "\n")
+            print("\n".join(tables.describe(ROOT, row) for row in table.rows) + "\n")
         return
     results = tables.read_results(args.results)
     if args.report:
-        page = ROOT / "docs" / "tables.md"
-        pictures = draw_all(page.parent, known, results)
-        tables.write_report(page, known, results, pictures)
-        print("written", page)
+        pictures = draw_all(ROOT / "docs", known, results)
+        for path in table_pages.write_all(ROOT, known, results, pictures):
+            print("written", path)
         return
     if args.table not in (*known, "all"):
         raise UserError(f"there is no table {args.table!r}{suggest(args.table, known)}")
     for key, table in known.items():
         if args.table in (key, "all"):
-            print(tables.render(table, results))
+            print(table_pages.render(table, results))
 
 
 if __name__ == "__main__":

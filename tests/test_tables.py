@@ -1,11 +1,12 @@
 import json
+import re
 import shutil
 
 import pytest
 from conftest import ROOT
 from helpers import load_script
 
-from openaff import UserError, list_models, tables
+from openaff import UserError, list_models, table_pages, tables
 from openaff.table_plots import draw_all
 
 
@@ -20,8 +21,10 @@ def test_every_row_of_a_network_that_is_here_has_a_command(known, root):
     for table in known.values():
         for row in table.rows:
             if row.config is None:
-                assert "--run" not in tables.describe(row)
+                assert "--run" not in tables.describe(root, row)
                 continue
+            command = tables.describe(root, row).split()
+            assert command[-2].startswith("gpu:0") and command[-1].startswith("data.")
             config = tables.row_config(root, row)
             trained += 1
             assert config.model.name == row.model
@@ -80,7 +83,7 @@ def test_ours_come_from_results_alone_with_mean_and_spread(known, tmp_path, digi
     results = tables.read_results(tmp_path / "results")
     commands = {each["command"] for each in results[row.id, "reduced"]}
     assert commands == {"train.py configs/a.yaml --out run data.root=c"}
-    text = tables.render(table, results)
+    text = table_pages.render(table, results)
     (line,) = (each for each in text.splitlines() if each.startswith("| ResNet-8, AFF |"))
     assert "| 76.3 | not established |" in line and "37.00 ± 1.00 (3 seeds)" in line
     (line,) = (each for each in text.splitlines() if "ResNet-8, SK |" in each)
@@ -91,14 +94,13 @@ def test_ours_come_from_results_alone_with_mean_and_spread(known, tmp_path, digi
         tables.read_results(tmp_path / "results")
 
 
-def test_report_and_its_pictures(known, tmp_path, digits_run):
+def test_report_and_its_pictures(known, root, tmp_path, digits_run):
     row, _ = tables.find_row(known, "fusions-resnet8.aff")
     result(tmp_path, digits_run, 0, 0.36, row)
-    for results, count in (({}, 2), (tables.read_results(tmp_path / "results"), 3)):
+    for results, count in (({}, 2), (tables.read_results(tmp_path / "results"), 4)):
         pictures = draw_all(tmp_path, known, results)
         assert len(pictures) == count
-        tables.write_report(tmp_path / "tables.md", known, results, pictures)
-        page = (tmp_path / "tables.md").read_text()
+        page = table_pages.tables_page(root, known, results, pictures)
         for name, caption in pictures:
             assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
             assert f"({name})" in page and caption in page
@@ -106,6 +108,29 @@ def test_report_and_its_pictures(known, tmp_path, digits_run):
             assert f"## {table.title}" in page
             for each in table.rows:
                 assert each.id in page
+    assert "| AFF | 36.00 | " in page
+    command = "--row fusions-resnet8.aff --run --protocol reduced --seed 0 --out runs/reduced/aff-0"
+    assert command in page
+
+
+def test_pages_are_those_of_the_committed_results(known, root):
+    """docs/tables.md and the README's tables hold what --report would write."""
+    results = tables.read_results(root / "results")
+    pictures = re.findall(r"!\[\]\((.+?)\)\n\n\*(.+)\*", (root / "docs/tables.md").read_text())
+    page = table_pages.tables_page(root, known, results, pictures)
+    assert (root / "docs/tables.md").read_text() == page
+    readme = (root / "README.md").read_text()
+    for block in table_pages.readme_tables(known, results).values():
+        assert block in readme
+
+
+def test_a_readme_without_marks_is_left_alone(known, root, tmp_path):
+    (tmp_path / "docs").mkdir()
+    shutil.copytree(root / "configs", tmp_path / "configs")
+    (tmp_path / "README.md").write_text("# mine\n")
+    with pytest.raises(UserError, match="has no <!-- networks"):
+        table_pages.write_all(tmp_path, known, {}, [])
+    assert (tmp_path / "README.md").read_text() == "# mine\n"
 
 
 def test_costs_are_counted_now(known):

@@ -1,0 +1,138 @@
+"""Every command of the README and the pages runs: on made-up data, and made small."""
+
+import pathlib
+import re
+import runpy
+import shlex
+import shutil
+import sys
+
+import pytest
+from helpers import write_cifar100
+from photo_files import write_folder
+from PIL import Image
+from test_docs import PAGES
+from test_packing import official_tars
+
+from openaff import benchmark, create_model
+from openaff.data import imagenet
+from openaff.doctor import __main__ as doctor
+from openaff.training import launch
+
+SMALL = {  # what makes a command small, by what it has
+    "configs/cifar/aff_resnet8": ["epochs=1"],
+    "configs/digits/": ["epochs=1", "schedule.warmup=0"],
+    "configs/cifar/2020-11/": [
+        "data.batch_size=16",
+        "model.options.width_multiplier=1",
+        "epochs=2",
+        "schedule.milestones=[1]",
+        "data.mixup_off_epochs=0",
+    ],
+    "configs/imagenet/2020-11/": [
+        "data.batch_size=2",
+        "data.image_size=32",
+        "epochs=1",
+        "schedule.warmup=0",
+        "data.mixup_off_epochs=0",
+        "precision=float32",
+    ],
+    "scripts/benchmark.py": ["--turns", "1"],
+    "scripts/reproduce_tables.py": ["--results", "results-of-the-test"],
+}
+UNTESTED = ("make ", "docker ", ". ")  # shell and installation: continuous integration makes
+
+
+def commands(text):
+    """The command lines of the blocks without a language."""
+    for language, block in re.findall(r"^```(\w*)\n(.*?)^```", text, re.S | re.M):
+        if language:
+            continue
+        for line in block.replace("\\\n", " ").splitlines():
+            if line.strip() and not line.startswith(UNTESTED):
+                yield line
+
+
+@pytest.fixture(scope="module")
+def workspace(root, tmp_path_factory):
+    """A folder with all that the pages' commands name; ``DIR`` is set by what they prepare."""
+    folder = tmp_path_factory.mktemp("workspace")
+    for name in ("scripts", "configs", "results"):
+        (folder / name).symlink_to(root / name)
+    with pytest.MonkeyPatch.context() as patch:
+        write_cifar100(folder / "cifar100", patch, images=128)
+        official_tars(folder)
+        for name in ("train.tar", "val.tar"):
+            (folder / name).rename(folder / f"ILSVRC2012_img_{name}")
+        (folder / "devkit.tar.gz").rename(folder / "ILSVRC2012_devkit_t12.tar.gz")
+        shutil.rmtree(folder / "photos")
+        for split in ("train", "val"):
+            write_folder(folder / "photos" / split)
+        Image.new("RGB", (32, 32), "red").save(folder / "photo.png")
+        (folder / "published.csv").write_text("epoch,test_accuracy\n1,0.5\n2,0.6\n")
+        patch.setattr(imagenet, "CLASSES", 3)
+        patch.setattr(benchmark, "NETWORKS", [("aff", "cifar_resnet8", {"width_multiplier": 1}, 2)])
+        patch.chdir(folder)
+        patch.setattr("sys.argv", [])
+        training = next(commands((root / "README.md").read_text()))
+        run(training, {"cifar": "cifar100"})  # runs/aff8, which several pages name
+        yield folder
+
+
+def parameters_for(line):
+    """A file of some parameters for the network that ``FILE`` stands for in a command."""
+    name, classes = ("aff_resnet50", 1000) if "imagenet/" in line else ("aff_cifar_resnet32", 100)
+    path = pathlib.Path(f"{name}.params")
+    if not path.exists():
+        net = create_model(name, num_classes=classes)
+        net.initialize()
+        net.save_parameters(str(path))
+    return str(path)
+
+
+def run(line, places):
+    """Run a command line in this process."""
+    if "--out" in line:
+        out = re.search(r"--out (\S+)", line).group(1)
+        shutil.rmtree(out, ignore_errors=True)
+    if "--resume" in line:  # of a run that has ended: as if it had been stopped just before
+        (pathlib.Path(re.search(r"--resume (\S+)", line).group(1)) / "result.json").unlink()
+    photos = "imagenet" in line
+    if "prepare_imagenet.py" in line:
+        places["photos"] = f"packed{line.count('--devkit')}"
+    line = line.replace("DIR", places["photos" if photos else "cifar"])
+    line = re.sub(r"\bFILE\b", lambda _: parameters_for(line), line)
+    line = re.sub(r"gpu:[\d,]+", "cpu:2", line)
+    words = shlex.split(line)
+    if "--resume" not in words and "--" not in words:
+        words += [word for part, more in SMALL.items() if part in line for word in more]
+    assert words[0] == "python"
+    if words[1] == "-m":
+        assert words[2] == "openaff.doctor"  # which has tests of its own
+        sys.argv = words[2:]
+        doctor.parse_args()
+        return
+    sys.argv = words[1:]
+    if "launch_local.py" in words[1]:  # which has tests of its own, too
+        inner = []
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(launch, "launch", lambda command, *counts: inner.extend(command) or 0)
+            with pytest.raises(SystemExit, match="^0$"):
+                runpy.run_path(words[1], run_name="__main__")
+        run(shlex.join(inner).replace(" kvstore=dist_sync", ""), places)
+        return
+    runpy.run_path(words[1], run_name="__main__")
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page != "docs/tables.md"])
+def test_commands_run(page, root, workspace, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", sys.argv)
+    places = {"cifar": "cifar100", "photos": "packed0"}
+    count = 0
+    for line in commands((root / page).read_text()):
+        try:
+            run(line, places)
+        except BaseException as error:
+            raise AssertionError(f"{line}\n{type(error).__name__}: {error}") from error
+        count += 1
+    assert count or page == "docs/fidelity.md"
