@@ -175,6 +175,8 @@ def write_records(folder, content=b"records"):
 def test_data_sets_are_found_and_checked(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     assert "none in" in findings_of(check_data(None))["data"].text
+    wrong, rest = check_data(tmp_path / "wrong")
+    assert wrong.status == "warning" and wrong.text.endswith("wrong is no folder")
     folder = tmp_path / ".mxnet" / "datasets"
     folder.mkdir(parents=True)
     folder = write_cifar100(folder / "cifar100", monkeypatch)

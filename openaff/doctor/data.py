@@ -16,6 +16,9 @@ def check_data(asked):
     Photographs are compared with the SHA-256 sums of their manifest in ``asked`` only: ImageNet's
     take minutes.
     """
+    if asked and not pathlib.Path(asked).expanduser().is_dir():
+        yield Finding("data", WARNING, f"--data {asked} is no folder")
+        asked = None
     roots = [pathlib.Path(root).expanduser() for root in (*USUAL, asked) if root]
     try:
         findings = list(_cifar(roots))
