@@ -37,15 +37,16 @@ clean:
 	rm -rf $(VENV) $(VENV)-cu* build dist *.egg-info .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# The stamp is written last: an interrupted installation is done again.
+# The stamp is written last: an interrupted installation is done again.  PYTHON may be the link in
+# the .venv that is removed, where that is active: what it links to makes the new one.
 $(STAMP): setup.py
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 8) <= sys.version_info[:2] <= (3, 11))' 2>/dev/null \
 	  || { echo "error: '$(PYTHON)' is not Python 3.8 to 3.11 (mxnet needs numpy 1.23, which has no" \
 	  "later wheels): name another one, as in PYTHON=python3.11 make ..." >&2; exit 1; }
 	@case '$(MXNET)' in cpu|cu112|cu117) ;; \
 	  *) echo "error: MXNET=$(MXNET): write cpu, cu112 or cu117" >&2; exit 1;; esac
-	@rm -rf $(VENV)
-	@$(PYTHON) -m venv $(VENV) \
+	@base=$$($(PYTHON) -c 'import os, sys; print(os.path.realpath(sys.executable))'); \
+	  rm -rf $(VENV); "$$base" -m venv $(VENV) \
 	  || { echo "error: '$(PYTHON) -m venv' failed: on Debian, apt install python3-venv" >&2; exit 1; }
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[$(MXNET),onnx,demo,dev]'
 	@$(BIN)/python -c 'import openaff'

@@ -23,8 +23,8 @@ LIBRARIES = {
     "libcudnn.so.8": "nvidia-cudnn-cu11",
     "libnccl.so.2": "nvidia-nccl-cu11",
 }
-CUDAS = ("cu92", "cu100", "cu101", "cu102", "cu110", "cu112", "cu117")
-BUILDS = ("mxnet",) + tuple("mxnet-" + cuda for cuda in CUDAS)
+CUDAS = (92, 100, 101, 102, *range(110, 118))
+BUILDS = ("mxnet",) + tuple(f"mxnet-cu{cuda}" for cuda in CUDAS)
 DRIVER = "libcuda.so.1"  # comes with NVIDIA's driver, never with a wheel
 
 

@@ -1,5 +1,6 @@
 """What must happen before mxnet is imported, and why it could not be."""
 
+import functools
 import importlib.metadata
 import os
 import pathlib
@@ -14,16 +15,28 @@ class FrameworkError(ImportError):
     """mxnet cannot be imported: the message says in one line why, and what to do."""
 
 
+def usable_processors():
+    """The processors that this process may use."""
+    try:
+        return sorted(os.sched_getaffinity(0))
+    except AttributeError:  # not on Linux
+        return list(range(os.cpu_count() or 1))
+
+
 def physical_cores():
-    """Cores that this process may use, hyper-threads counted once."""
+    """Cores that this process may use, hyper-threads counted once, within a container's quota."""
     cores = set()
-    for cpu in os.sched_getaffinity(0):
+    for cpu in usable_processors():
         topology = pathlib.Path(f"/sys/devices/system/cpu/cpu{cpu}/topology")
         try:
             cores.add((topology / "thread_siblings_list").read_text())
         except OSError:
             cores.add(cpu)
-    return len(cores)
+    try:
+        quota, period = map(int, pathlib.Path("/sys/fs/cgroup/cpu.max").read_text().split())
+    except (OSError, ValueError):  # no such file, or "max"
+        return len(cores)
+    return max(1, min(len(cores), quota // period))
 
 
 ASKED_THREADS = os.environ.get("OMP_NUM_THREADS")  # by the user
@@ -35,35 +48,46 @@ def import_mxnet():
     Raises
     ------
     FrameworkError
-        It is not installed, or cannot be imported.  Uncaught, it is printed without a traceback.
+        There is none for this machine, it is not installed, or cannot be imported.  Uncaught, it is
+        printed without a traceback.
     """
-    # Left alone, MXNet takes every second processor, hyper-threads or not: half of a machine
-    # without.
-    os.environ.setdefault("OMP_NUM_THREADS", str(physical_cores()))
-    if "mxnet" not in sys.modules:
-        cuda.preload()
     try:
+        reason = unsupported()
+        if reason:
+            raise FrameworkError(reason)
+        # Left alone, MXNet takes every second processor, hyper-threads or not: half of a machine
+        # without.
+        if not ASKED_THREADS:
+            os.environ["OMP_NUM_THREADS"] = str(physical_cores())
+        if "mxnet" not in sys.modules:
+            cuda.preload()
         import mxnet  # noqa: F401
     except Exception as error:
-        sys.excepthook = _one_line
+        sys.excepthook = functools.partial(_one_line, sys.excepthook)
+        if isinstance(error, FrameworkError):
+            raise
         raise FrameworkError(explain(error)) from error
+
+
+def _one_line(hook, kind, error, traceback):
+    if kind is FrameworkError:
+        print(f"error: {error}", file=sys.stderr)
+    else:
+        hook(kind, error, traceback)
 
 
 def doctor_asked():
     """Whether this is ``python -m openaff.doctor``, which works where mxnet does not."""
+    # While Python looks for the module of -m, the packages above it are imported and argv is this.
+    if sys.argv[:1] != ["-m"]:
+        return False
     try:
-        words = pathlib.Path("/proc/self/cmdline").read_bytes().split(b"\0")
+        words = getattr(sys, "orig_argv", None)  # from Python 3.10 on
+        words = words or pathlib.Path("/proc/self/cmdline").read_text().split("\0")
     except OSError:
         return False
-    # While Python looks for the module of -m, the packages above it are imported and argv is this.
-    return sys.argv[:1] == ["-m"] and b"openaff.doctor" in words
-
-
-def _one_line(kind, error, traceback):
-    if kind is FrameworkError:
-        print(f"error: {error}", file=sys.stderr)
-    else:
-        sys.__excepthook__(kind, error, traceback)
+    named = re.search(r"\0-[a-zA-Z]*?m\0?([\w.]+)", "\0".join(words))
+    return bool(named) and named.group(1) == "openaff.doctor"
 
 
 def unsupported():
@@ -73,7 +97,7 @@ def unsupported():
             f"MXNet 1.9.1 runs on Linux x86-64, not on {platform.system()} {platform.machine()}: "
             "use such a machine, or an exported ONNX file"
         )
-    if not (3, 8) <= sys.version_info[:2] <= (3, 11):
+    if sys.version_info >= (3, 12):
         return (
             "MXNet 1.9.1 needs numpy 1.23, which has no wheels for Python {}.{}: take Python 3.8 "
             "to 3.11, as in PYTHON=python3.11 make demo".format(*sys.version_info)
@@ -83,19 +107,16 @@ def unsupported():
 
 def explain(error):
     """Why ``import mxnet`` failed with ``error``, and what to do, in one line."""
-    reason = unsupported()
-    if reason:
-        return reason
     builds = cuda.mxnet_builds()
-    if not builds:
+    if not builds and isinstance(error, ModuleNotFoundError) and error.name == "mxnet":
         return (
             "MXNet is not installed: pip install -e .[cpu] (or .[cu117] for NVIDIA GPUs; in a "
             "clone, make demo installs it into .venv)"
         )
     if len(builds) > 1:
         return two_builds(builds)
-    (build,) = builds
-    extra = build[len("mxnet-") :] or "cpu"
+    build = next(iter(builds), "mxnet")
+    extra = "cpu" if build == "mxnet" else "cu112" if build == "mxnet-cu112" else "cu117"
     library = re.search(r"(lib\S+\.so[\w.]*): cannot open", str(error))
     if library:
         return f"{build} cannot be imported: {_missing(library.group(1), build, extra)}"

@@ -136,13 +136,22 @@ def record(folder, run, row, protocol):
 
 
 def read_results(folder):
-    """(row id, protocol) -> the results that runs wrote, by seed."""
+    """(row id, protocol) -> the results that runs wrote, by seed.
+
+    Raises
+    ------
+    UserError
+        No such folder, or a file that is no result.
+    """
+    if not pathlib.Path(folder).is_dir():
+        raise UserError(f"there is no folder of results {folder}")
     found = {}
     for path in sorted(pathlib.Path(folder).glob("*/*.json")):
         try:
             result = json.loads(path.read_text())
+            float(result["last_accuracy"]), list(result["curve"])
             found.setdefault((result["row"], result["protocol_name"]), []).append(result)
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(f"{path} is no result of ours: {error}") from None
     return found
 

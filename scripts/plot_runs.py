@@ -27,8 +27,10 @@ def main():
         raise UserError(f"--out {args.out}: name a .png, .svg or .pdf file")
     runs = {}
     for text in args.sources:
-        name, equals, source = text.rpartition("=")
-        name = name if equals else pathlib.Path(source).stem
+        name, equals, source = text.partition("=")
+        path = pathlib.Path(text)
+        if path.exists() or not equals:
+            name, source = path.name if path.is_dir() else path.stem, text
         if name in runs:
             raise UserError(f"two sources are called {name!r}: write NAME=SOURCE")
         runs[name] = read_metrics(source)

@@ -16,7 +16,7 @@ import argparse
 import pathlib
 
 from openaff import cli, table_pages, tables
-from openaff.errors import UserError, suggest
+from openaff.errors import UserError
 from openaff.table_plots import draw_all
 from openaff.training.devices import parse_devices
 from openaff.training.run import resume, train
@@ -34,12 +34,10 @@ def parse_args():
     what.add_argument("--row", metavar="ID", help="with --run: the row to train")
     what.add_argument("--report", action="store_true", help="write docs/tables.md and README")
     parser.add_argument("--run", action="store_true", help="train --row")
-    parser.add_argument(
-        "--protocol", default="paper", metavar="NAME", help="paper or reduced (%(default)s)"
-    )
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of --run (%(default)s)")
+    parser.add_argument("--protocol", metavar="NAME", help="of --run: paper (default) or reduced")
+    parser.add_argument("--seed", type=int, metavar="N", help="of --run (0)")
     parser.add_argument("--out", metavar="DIR", help="run folder of --run")
-    parser.add_argument("--devices", default="cpu", help="of --run: cpu, cpu:N or gpu:0,1")
+    parser.add_argument("--devices", help="of --run: cpu (default), cpu:N or gpu:0,1")
     parser.add_argument(
         "--results", default=str(ROOT / "results"), metavar="DIR", help="results (%(default)s)"
     )
@@ -59,8 +57,9 @@ def run_row(args, known):
         raise UserError(
             f"{foreign[0]} would be another protocol: only {', '.join(allowed)} can be given"
         )
-    config = tables.row_config(ROOT, row, args.protocol, [f"seed={args.seed}", *args.overrides])
-    out, devices = pathlib.Path(args.out), parse_devices(args.devices)
+    protocol, seed = args.protocol or "paper", args.seed or 0
+    config = tables.row_config(ROOT, row, protocol, [f"seed={seed}", *args.overrides])
+    out, devices = pathlib.Path(args.out), parse_devices(args.devices or "cpu")
     if not out.exists():
         train(config, out, devices)
     else:
@@ -68,17 +67,18 @@ def run_row(args, known):
             raise UserError(f"{out} is a run of another configuration: take another --out")
         if not (out / "result.json").exists():
             resume(out, devices)
-    print("written", tables.record(args.results, out, row, args.protocol))
+    print("written", tables.record(args.results, out, row, protocol))
 
 
 def main():
     args = parse_args()
     known = tables.load_tables(ROOT)
-    if args.row:
+    if args.row is not None:
         run_row(args, known)
         return
-    if args.run or args.out or args.overrides:
-        raise UserError("--run, --out and settings have an effect with --row only")
+    of_row = (args.run, args.out, args.overrides, args.protocol, args.seed, args.devices)
+    if any(each not in (None, False, []) for each in of_row):
+        raise UserError("--run, --out, settings and so on have an effect with --row only")
     if args.list:
         for table in known.values():
             print(f"# {table.key}: {table.title}")
@@ -91,7 +91,7 @@ def main():
             print("written", path)
         return
     if args.table not in (*known, "all"):
-        raise UserError(f"there is no table {args.table!r}{suggest(args.table, known)}")
+        raise UserError(f"there is no table {args.table!r}: --list shows {', '.join(known)}")
     for key, table in known.items():
         if args.table in (key, "all"):
             print(table_pages.render(table, results))

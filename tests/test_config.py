@@ -104,7 +104,7 @@ def test_to_yaml_reads_back_equal(write, tmp_path):
         (["data.name=images", "data.crop_ratio=1.5"], "data.crop_ratio must be in"),
         (["data.name=images", "data.crop_ratio=0"], "data.crop_ratio must be in"),
         (["data=[1]"], "data is a section of settings|not"),
-        (["schedule.name=step", "schedule.milestones={a: 1}"], "incompatible"),
+        (["schedule.name=step", "schedule.milestones={a: 1}"], "Cannot merge"),
         (["distillation.options.name=x"], "distillation.options.name cannot be set"),
         (["data.name=images", "data.crop_padding=4"], "data.crop_padding has an effect on digits"),
         (["epochs"], "'epochs' is no override: write key=value"),

@@ -122,7 +122,8 @@ def write_curve(path, text):
 
 
 def test_curves_of_others_are_read_from_csv_and_results(tmp_path):
-    path = write_curve(tmp_path / "a.csv", "epoch,test_accuracy,note\n1,0.5,x\n2,,y\n")
+    # as a spreadsheet may write it: with a byte order mark and spaces
+    path = write_curve(tmp_path / "a.CSV", "\ufeffepoch, test_accuracy,note\n1,0.5,x\n2,,y\n")
     assert read_metrics(path) == [{"epoch": 1, "test_accuracy": 0.5}, {"epoch": 2}]
     path = write_curve(tmp_path / "a.json", '{"curve": [{"epoch": 1, "train_loss": 2.5}]}')
     assert read_metrics(path) == [{"epoch": 1, "train_loss": 2.5}]
@@ -132,11 +133,15 @@ def test_curves_of_others_are_read_from_csv_and_results(tmp_path):
     "name, text, message",
     [
         ("metrics.jsonl", "{", "cannot read the metrics"),
-        ("a.csv", "epoch,loss\n1,2\n", "has no column train_loss, "),
+        ("metrics.jsonl", "", "it has no train_loss, "),
+        ("metrics.jsonl", "[1, 2]", "cannot read the metrics"),
+        ("a.csv", "epoch,loss\n1,2\n", "it has no train_loss, "),
         ("a.csv", "step,train_loss\n1,2\n", "a row has no epoch"),
         ("a.csv", "epoch,test_accuracy\n1,93.5\n", "93.5 in epoch 1 is no share of 1"),
         ("a.csv", "epoch,train_loss\n1,two\n", "could not convert"),
-        ("a.json", "{}", "curve"),
+        ("a.json", "{}", "it has no train_loss, "),
+        ("a.json", '{"curve": [{"epoch": 1, "train_loss": null}]}', "train_loss None is no number"),
+        ("a.json", '{"curve": [{"epoch": "x", "train_loss": 1}]}', "epoch 'x' is no number"),
     ],
 )
 def test_metrics_that_cannot_be_read(tmp_path, name, text, message):
@@ -154,7 +159,9 @@ def test_a_run_is_drawn_against_a_csv(digits_run, tmp_path, monkeypatch, capsys)
     theirs = write_curve(tmp_path / "theirs.csv", "epoch,test_accuracy\n1,0.5\n2,0.9\n")
     picture = tmp_path / "curves.png"
     script = load_script("plot_runs.py")
-    command = ["plot_runs.py", "--out", str(picture), f"ours={digits_run[0]}", str(theirs)]
+    (tmp_path / "lr=0.1").symlink_to(digits_run[0])
+    command = ["plot_runs.py", "--out", str(picture), f"$ours={digits_run[0]}", str(theirs)]
+    command.append(str(tmp_path / "lr=0.1"))
     monkeypatch.setattr("sys.argv", command)
     script.main()
     assert capsys.readouterr().out == f"written {picture}\n"

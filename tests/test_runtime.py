@@ -30,6 +30,7 @@ def missing(library):
         (AttributeError("no bool"), ("mxnet",), "1.26.4", "numpy is 1.26.4: pip install 'numpy<1"),
         (AttributeError("no bool"), ("mxnet",), "2.0.0", "numpy is 2.0.0: pip install 'numpy<1"),
         (RuntimeError("a\nb"), ("mxnet",), "1.23.5", "mxnet cannot be imported: RuntimeError: b"),
+        (missing("libfoo.so.1"), (), "1.23.5", "libfoo.so.1 is missing: on Debian"),
         (missing("libgomp.so.1"), ("mxnet",), "1.23.5", "apt install libgomp1"),
         (missing("libquadmath.so.0"), ("mxnet",), "1.23.5", "apt install libquadmath0"),
         (missing("libcuda.so.1"), ("mxnet-cu117",), "1.23.5", "NVIDIA's driver: install that, or"),
@@ -42,16 +43,23 @@ def test_a_failed_import_is_explained_in_one_line(monkeypatch, error, builds, nu
     assert expected in message and "\n" not in message
 
 
-@pytest.mark.parametrize("version", [(3, 7), (3, 12)])
-def test_other_pythons_are_refused_first(monkeypatch, version):
-    monkeypatch.setattr(sys, "version_info", Version(*version, 0, "final", 0))
-    message = explain(monkeypatch, ModuleNotFoundError(name="mxnet"), ())
-    assert f"Python 3.{version[1]}: take Python 3.8 to 3.11" in message
+def test_other_pythons_and_platforms_are_refused_first(monkeypatch):
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "version_info", Version(3, 12, 0, "final", 0))
+        with pytest.raises(runtime.FrameworkError, match="Python 3.12: take Python 3.8 to 3.11"):
+            runtime.import_mxnet()
+    monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.delattr(runtime.os, "sched_getaffinity")
+    with pytest.raises(runtime.FrameworkError, match="MXNet 1.9.1 runs on Linux x86-64, not on"):
+        runtime.import_mxnet()
 
 
-def test_other_platforms_are_refused_first(monkeypatch):
-    monkeypatch.setattr(runtime.platform, "machine", lambda: "aarch64")
-    assert "runs on Linux x86-64" in explain(monkeypatch, ModuleNotFoundError(name="mxnet"), ())
+def test_cores_are_counted_within_a_containers_quota(monkeypatch):
+    monkeypatch.setattr(runtime, "usable_processors", lambda: range(1000, 1008))  # of no topology
+    assert runtime.physical_cores() <= 8
+    monkeypatch.setattr(runtime.pathlib.Path, "read_text", lambda path: "250000 100000\n")
+    assert runtime.physical_cores() in (1, 2)  # one by that topology, two by the quota
 
 
 @pytest.fixture
@@ -80,6 +88,23 @@ def test_a_package_of_the_users_run_with_m_is_not_the_doctor(broken, tmp_path):
     assert done.returncode == 1 and "libcuda.so.1" in done.stderr  # so it imported mxnet at once
 
 
-def test_another_error_keeps_its_traceback(monkeypatch, capsys):
-    runtime._one_line(ValueError, ValueError("x"), None)
-    assert "ValueError: x" in capsys.readouterr().err
+def test_another_error_goes_to_the_hook_that_was_there(capsys):
+    seen = []
+    runtime._one_line(lambda *error: seen.append(error), ValueError, ValueError("x"), None)
+    assert seen[0][0] is ValueError and capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    "words, asked",
+    [
+        (["python", "-m", "openaff.doctor", "--json"], True),
+        (["python", "-Im", "openaff.doctor"], True),
+        (["python", "-mopenaff.doctor"], True),
+        (["python", "-m", "mine", "openaff.doctor"], False),
+        (["python", "-W", "ignore", "-m", "mine"], False),
+    ],
+)
+def test_when_the_doctor_is_asked(monkeypatch, words, asked):
+    monkeypatch.setattr(sys, "argv", ["-m"])
+    monkeypatch.setattr(sys, "orig_argv", words, raising=False)
+    assert runtime.doctor_asked() is asked

@@ -77,7 +77,8 @@ def result(tmp_path, digits_run, seed, accuracy, row):
 
 def test_ours_come_from_results_alone_with_mean_and_spread(known, tmp_path, digits_run):
     row, table = tables.find_row(known, "fusions-resnet8.aff")
-    assert tables.read_results(tmp_path / "results") == {}
+    with pytest.raises(UserError, match="there is no folder of results"):
+        tables.read_results(tmp_path / "results")
     for seed, accuracy in ((0, 0.36), (1, 0.37), (2, 0.38)):
         result(tmp_path, digits_run, seed, accuracy, row)
     results = tables.read_results(tmp_path / "results")
@@ -169,6 +170,8 @@ def test_script(known, monkeypatch, capsys, tmp_path, digits_run):
         ((*aff, "--run", "--out", "x", "--protocol", "quick"), "--protocol must be paper or red"),
         ((*aff, "--run", "--out", digits_run[0]), "is a run of another configuration"),
         (("--list", "--run"), "have an effect with --row only"),
+        (("--list", "--seed", "5"), "have an effect with --row only"),
+        (("--row", ""), "there is no row ''"),
         (
             ("--row", "fusion-by-depth.inception-b1-aff", "--run", "--out", "x"),
             "cannot be trained: the Inception network is not here",

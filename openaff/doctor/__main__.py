@@ -18,6 +18,13 @@ from .data import check_data
 from .finding import ERROR
 
 
+def _seconds(text):
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise ValueError  # which argparse words
+    return value
+
+
 def parse_args():
     parser = argparse.ArgumentParser(
         prog="python -m openaff.doctor",
@@ -30,7 +37,7 @@ def parse_args():
     parser.add_argument("--data", metavar="DIR", help="look for data sets here, too")
     parser.add_argument(
         "--time-limit",
-        type=float,
+        type=_seconds,
         default=120,
         metavar="S",
         help="seconds for each test in a process of its own (%(default)s)",

@@ -69,31 +69,40 @@ def _asked(requirement, extra):
 
 
 def check_devices(devices, limit):
-    """mxnet's import, one operation on the CPU, on each GPU and on the devices asked for."""
+    """mxnet's import, one block on the CPU, on each GPU and on the devices asked for."""
     cpu = run_python(SMOKE, "cpu", limit=limit, DNNL_VERBOSE="1")
-    if cpu.problem:
+    facts = {"cuda": False}
+    if cpu.problem and cpu.problem.startswith("ModuleNotFoundError"):
+        yield Finding("packages", ERROR, f"{cpu.problem}: pip install -e .[cpu]")
+    elif cpu.problem:
         yield Finding("mxnet", ERROR, cpu.problem)
     else:
         facts = json.loads(cpu.output.strip().splitlines()[-1])
         builds = " and ".join(cuda.mxnet_builds()) or "mxnet"
         kind = "CUDA and the CPU" if facts["cuda"] else "the CPU alone"
-        yield Finding("mxnet", OK, f"{builds} {facts['version']}, for {kind}")
+        right = facts["version"] == "1.9.1"
+        advice = "" if right else "; openaff was made for 1.9.1: pip install mxnet==1.9.1"
+        text = f"{builds} {facts['version']}, for {kind}{advice}"
+        yield Finding("mxnet", OK if right else WARNING, text)
         isa = re.search(r"cpu,isa:(.*)", cpu.output)
-        yield Finding(
-            "cpu", OK, "a convolution" + (f" by oneDNN for {isa.group(1)}" if isa else "")
-        )
+        by = f" by oneDNN for {isa.group(1)}" if isa else ""
+        yield Finding("cpu", OK, f"runs an AFF block{by}")
         yield from _check_gluoncv(limit)
     gpus, reason = nvidia_gpus()
-    if not gpus:
-        yield Finding("GPUs", OK, f"none: {reason}")
+    if reason:
+        yield Finding("GPUs", WARNING, reason)
+    elif not gpus:
+        yield Finding("GPUs", OK, "none: there is no nvidia-smi, which comes with NVIDIA's driver")
     for gpu in gpus:
-        yield _check_gpu(gpu, not cpu.problem and facts["cuda"], limit)
+        yield _check_gpu(gpu, facts["cuda"], limit)
+    if "CUDA_VISIBLE_DEVICES" in os.environ:
+        visible = os.environ["CUDA_VISIBLE_DEVICES"]
+        text = f"CUDA_VISIBLE_DEVICES={visible}: gpu:0 is the first of these"
+        yield Finding("GPUs", OK, text)
     if devices != "cpu" and not cpu.problem:
         problem = run_python(SMOKE, devices, limit=limit).problem
-        if problem:
-            yield Finding(devices, ERROR, problem)
-        else:
-            yield Finding(devices, OK, "a convolution on each")
+        status = ERROR if problem else OK
+        yield Finding("--devices", status, problem or f"{devices}: each runs an AFF block")
 
 
 def _check_gluoncv(limit):
@@ -113,9 +122,9 @@ def _check_gluoncv(limit):
 
 
 def _check_gpu(gpu, cuda_build, limit):
-    subject = f"gpu:{gpu.index}"
-    facts = f"{gpu.name}, compute capability {gpu.capability}, driver {gpu.driver}"
-    if gpu.code is None:
+    subject = f"GPU {gpu.index}"
+    facts = f"{gpu.name}, compute capability {gpu.capability or 'not known'}, driver {gpu.driver}"
+    if gpu.capability and gpu.code is None:
         return Finding(
             subject,
             WARNING,
@@ -126,20 +135,22 @@ def _check_gpu(gpu, cuda_build, limit):
         return Finding(
             subject,
             WARNING,
-            f"{facts}: this mxnet is for the CPU alone: pip uninstall -y mxnet, then pip install "
+            f"{facts}: there is no mxnet for it here: pip uninstall -y mxnet, then pip install "
             "-e .[cu117]",
         )
     alone = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": str(gpu.index)}
     problem = run_python(SMOKE, "gpu:0", limit=limit, **alone).problem
     if problem:
         return Finding(subject, WARNING, f"{facts}: {problem}")
-    return Finding(subject, OK, f"{facts}: a convolution, by code for {gpu.code}")
+    by = f", by code for {gpu.code}" if gpu.code else ""
+    return Finding(subject, OK, f"{facts}: runs an AFF block{by}")
 
 
 def check_machine():
     """Cores, memory and /dev/shm."""
-    cores, logical = runtime.physical_cores(), len(os.sched_getaffinity(0))
-    yield Finding("cores", OK, f"{cores}, {logical} with hyper-threads; MXNet uses {cores}")
+    cores, processors = runtime.physical_cores(), len(runtime.usable_processors())
+    threads = runtime.ASKED_THREADS or cores
+    yield Finding("cores", OK, f"{cores}, {processors} processors; MXNet takes {threads} threads")
     yield Finding("memory", OK, f"{memory_bytes() / GIB:.1f} GiB")
     shared = shared_memory_bytes()
     # Only NCCL, between several GPUs, needs it.

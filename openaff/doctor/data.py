@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import pathlib
 
 from ..errors import UserError
@@ -16,32 +17,33 @@ def check_data(asked):
     Photographs are compared with the SHA-256 sums of their manifest in ``asked`` only: ImageNet's
     take minutes.
     """
-    if asked and not pathlib.Path(asked).expanduser().is_dir():
+    if asked and not os.path.isdir(os.path.expanduser(asked)):
         yield Finding("data", WARNING, f"--data {asked} is no folder")
         asked = None
-    roots = [pathlib.Path(root).expanduser() for root in (*USUAL, asked) if root]
-    try:
-        findings = list(_cifar(roots))
-    except ImportError as error:
-        yield Finding("data", WARNING, f"not looked for: {error}")
-        return
-    for root in roots:
-        for folder in (root, root / "imagenet"):
-            if (folder / "manifest.json").is_file():
-                findings += _photos(folder, hashed=bool(asked) and root == roots[-1])
-    yield from findings
+    # by real path: the same folder may be named twice
+    roots = {os.path.realpath(os.path.expanduser(root)): root for root in (*USUAL, asked) if root}
+    findings = []
+    for path, name in roots.items():
+        try:
+            findings += _cifar(pathlib.Path(path))
+            findings += _photos(pathlib.Path(path), hashed=name == asked)
+        except ImportError as error:
+            findings.append(Finding("data", WARNING, f"CIFAR was not looked for: {error}"))
+        except OSError as error:
+            findings.append(Finding("data", WARNING, f"cannot read {error.filename or path}"))
+    yield from dict.fromkeys(findings)
     if not findings:
-        looked = ", ".join(map(str, roots))
+        looked = ", ".join(roots.values())
         yield Finding("data", OK, f"none in {looked}; the demo's digits come with scikit-learn")
 
 
-def _cifar(roots):
+def _cifar(base):
     from ..config import DataConfig
     from ..data import load_dataset
     from ..data.cifar import SPECS, locate
 
     for name in SPECS:
-        for root in (folder for each in roots for folder in (each / name, each)):
+        for root in (base / name, base):
             found = locate(name, root)
             if found is None:
                 continue
@@ -57,21 +59,29 @@ def _cifar(roots):
             yield Finding(name, OK, f"{place}: {images}, {checked}")
 
 
-def _photos(folder, hashed):
-    try:
-        splits = json.loads((folder / "manifest.json").read_text())["splits"]
-        for split, facts in splits.items():
-            path = folder / f"{split}.rec"
-            size = path.stat().st_size
-            text = f"{path}: {facts['images']:,} images, {size:,} bytes"
-            if size != facts["bytes"] or (hashed and _sha256(path) != facts["sha256"]):
-                text += ", not those of its manifest: copy or pack it anew"
-                yield Finding("photos", WARNING, text)
-            else:
-                checked = "SHA-256" if hashed else "size (--data checks SHA-256)"
-                yield Finding("photos", OK, f"{text}, {checked} as in its manifest")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        yield Finding("photos", WARNING, f"{folder} cannot be read, pack it anew: {error}")
+def _photos(base, hashed):
+    for folder in (base, base / "imagenet"):
+        if not (folder / "manifest.json").is_file():
+            continue
+        try:
+            splits = json.loads((folder / "manifest.json").read_text())["splits"]
+            for split, facts in splits.items():
+                yield _check_records(folder / f"{split}.rec", facts, hashed)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            yield Finding("photos", WARNING, f"{folder} cannot be read, pack it anew: {error}")
+            continue
+        if not splits:
+            yield Finding("photos", WARNING, f"{folder} has a manifest of nothing: pack it anew")
+
+
+def _check_records(path, facts, hashed):
+    size = path.stat().st_size
+    text = f"{path}: {facts['images']:,} images, {size:,} bytes"
+    if size != facts["bytes"] or (hashed and _sha256(path) != facts["sha256"]):
+        text += ", not those of its manifest: copy or pack it anew"
+        return Finding("photos", WARNING, text)
+    checked = "SHA-256" if hashed else "size (--data checks SHA-256)"
+    return Finding("photos", OK, f"{text}, {checked} as in its manifest")
 
 
 def _sha256(path):

@@ -2,9 +2,11 @@
 
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 from dataclasses import dataclass
+from typing import Optional
 
 # What the wheels of mxnet 1.9.1 for CUDA 11 hold code for, without PTX for what came later.
 CODE = ((5, 0), (6, 0), (7, 0), (8, 0), (8, 6))
@@ -14,19 +16,18 @@ CODE = ((5, 0), (6, 0), (7, 0), (8, 0), (8, 6))
 class GPU:
     index: int  # as nvidia-smi counts
     name: str
-    capability: str  # such as "8.6"
+    capability: Optional[str]  # such as "8.6"; None: not known
     driver: str
 
     @property
     def code(self):
-        """The compute capability whose code it runs, such as "8.6"; None: there is none for it.
+        """The capability whose code it runs, such as "8.6"; None: there is none, or not known.
 
         Code runs on its own generation, from its own capability upwards.
         """
-        try:
-            major, minor = map(int, self.capability.split("."))
-        except ValueError:
+        if self.capability is None:
             return None
+        major, minor = map(int, self.capability.split("."))
         usable = [code for code in CODE if code[0] == major and code[1] <= minor]
         return "{}.{}".format(*usable[-1]) if usable else None
 
@@ -37,24 +38,30 @@ def nvidia_gpus():
     Returns
     -------
     list of GPU, and str or None
-        The GPUs, and why there are none.
+        The GPUs, and why there are none; both nothing where there is no driver.
     """
     program = shutil.which("nvidia-smi")
     if program is None:
-        return [], "there is no nvidia-smi, which comes with NVIDIA's driver"
-    query = ["--query-gpu=index,name,compute_cap,driver_version", "--format=csv,noheader"]
-    try:
-        done = subprocess.run([program, *query], capture_output=True, text=True, timeout=20)
-    except subprocess.TimeoutExpired:
-        return [], "nvidia-smi did not answer within 20 seconds"
-    except OSError as error:
-        return [], f"nvidia-smi cannot be run: {error.strerror}"
-    lines = (done.stdout.strip() or done.stderr.strip()).splitlines()
-    if done.returncode:
-        return [], f"nvidia-smi says: {lines[-1] if lines else f'status {done.returncode}'}"
-    fields = [[field.strip() for field in line.split(",")] for line in lines]
-    gpus = [GPU(int(each[0]), *each[1:]) for each in fields if len(each) == 4]
-    return gpus, None if gpus else "nvidia-smi names none"
+        return [], None
+    for field in ("compute_cap,", ""):  # older drivers do not know it
+        query = [program, f"--query-gpu=index,name,{field}driver_version", "--format=csv,noheader"]
+        try:
+            done = subprocess.run(query, capture_output=True, errors="replace", timeout=20)
+        except subprocess.TimeoutExpired:
+            return [], "nvidia-smi did not answer within 20 seconds"
+        except OSError as error:
+            return [], f"nvidia-smi cannot be run: {error.strerror}"
+        pattern = r"(\d+), (.*), (.*), (\S+)" if field else r"(\d+), (.*)(), (\S+)"
+        found = [re.fullmatch(pattern, line.strip()) for line in done.stdout.splitlines()]
+        if any(found):
+            return [_gpu(*match.groups()) for match in found if match], None
+    lines = (done.stdout + done.stderr).strip().splitlines() or [f"status {done.returncode}"]
+    return [], f"nvidia-smi names none: {lines[0]}"
+
+
+def _gpu(index, name, capability, driver):
+    known = re.fullmatch(r"\d+\.\d+", capability)
+    return GPU(int(index), name, capability if known else None, driver)
 
 
 def memory_bytes():

@@ -1,23 +1,27 @@
-"""Whether training's modules can be imported, and one operation on a device."""
+"""Whether training's modules can be imported, and an AFF block on a device."""
 
 import json
 import sys
 
 import mxnet as mx
 
-from .. import cli
+from .. import AFF, cli
 from ..training import run  # noqa: F401  (all that training imports)
 from ..training.devices import parse_devices
 
 
 def main():
-    """A convolution on each device of ``sys.argv[1]``; then what mxnet is, as a line of JSON."""
-    cli.run(lambda: convolve(sys.argv[1]))
+    """Run on each device of ``sys.argv[1]``; then what mxnet is, as a line of JSON."""
+    cli.run(lambda: fuse(sys.argv[1]))
 
 
-def convolve(devices):
-    for device in parse_devices(devices):
-        image, weight = mx.nd.ones((1, 8, 8, 8), ctx=device), mx.nd.ones((8, 8, 3, 3), ctx=device)
-        mx.nd.Convolution(image, weight, num_filter=8, kernel=(3, 3), no_bias=True).wait_to_read()
+def fuse(devices):
+    contexts = parse_devices(devices)
+    block = AFF(8)
+    block.initialize(ctx=contexts)
+    block.hybridize()  # on GPUs, MXNet then compiles kernels of its own
+    for context in contexts:
+        image = mx.nd.ones((1, 8, 8, 8), ctx=context)
+        block(image, image).wait_to_read()
     features = mx.runtime.Features()
     print(json.dumps({"version": mx.__version__, "cuda": features.is_enabled("CUDA")}))

@@ -118,20 +118,21 @@ class CIFARResNet(StagedNet):
     def update_input_norm(self, images):
         """Take a training batch into the running statistics of the norm on the input.
 
-        To be called in every training step on a CPU (on a GPU it does nothing): MXNet updates
-        running statistics in its forward pass on a GPU, but in its backward pass on a CPU, which
-        never comes to this norm, as it has no parameter to train.  Without, they stay at 0 and 1,
-        and inference sees other values than training.
+        To be called in every training step, before ``autograd.record`` or after ``backward``:
+        MXNet updates running statistics in its backward pass (but those of ``nn.BatchNorm`` on a
+        GPU, where this does nothing), and that never comes to this norm, as it has no parameter to
+        train.  Without, they stay at 0 and 1, and inference sees other values than training.
 
         Parameters
         ----------
         images : NDArray
             float (N, 3, H, W), what the network is called with.
         """
-        if images.context.device_type == "gpu":
+        norm = self.features[0]
+        if images.context.device_type == "gpu" and type(norm) is nn.BatchNorm:
             return
         images = images.detach()
         images.attach_grad()
         with autograd.record():
-            normalised = self.features[0](images)
+            normalised = norm(images)
         normalised.backward()

@@ -215,16 +215,17 @@ def read_metrics(source):
     """
     path = pathlib.Path(source)
     path = path / "metrics.jsonl" if path.is_dir() else path
+    kind = path.suffix.lower()
     try:
-        if path.suffix == ".jsonl":
-            return [json.loads(line) for line in path.read_text().splitlines()]
-        if path.suffix == ".csv":
-            with open(path, newline="") as content:
-                rows = [_numbers(row) for row in csv.DictReader(content)]
+        if kind == ".csv":
+            with open(path, newline="", encoding="utf-8-sig") as content:
+                rows = [_numbers(row) for row in csv.DictReader(content, skipinitialspace=True)]
+        elif kind == ".jsonl":
+            rows = [json.loads(line) for line in path.read_text().splitlines()]
         else:
-            rows = json.loads(path.read_text())["curve"]
+            rows = json.loads(path.read_text()).get("curve")
         _check_curves(rows)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, csv.Error) as error:
         raise UserError(f"cannot read the metrics {path}: {error}") from None
     return rows
 
@@ -234,14 +235,17 @@ def _numbers(row):
 
 
 def _check_curves(rows):
-    if not any(key in row for row in rows for key in CURVES):
-        raise ValueError("it has no column " + ", ".join(CURVES[:-1]) + " or " + CURVES[-1])
+    if not rows or not any(key in row for row in rows for key in CURVES):
+        raise ValueError("it has no " + ", ".join(CURVES[:-1]) + " or " + CURVES[-1])
     for row in rows:
         if "epoch" not in row:
             raise ValueError("a row has no epoch")
-        for key in CURVES:
-            if key.endswith("accuracy") and not 0 <= row.get(key, 0) <= 1:
-                raise ValueError(f"{key} {row[key]:g} in epoch {row['epoch']:g} is no share of 1")
+        for key in ("epoch", *CURVES):
+            value = row.get(key, 0)
+            if isinstance(value, bool) or not isinstance(value, (int, float)):
+                raise ValueError(f"{key} {value!r} is no number")
+            if key.endswith("accuracy") and not 0 <= value <= 1:
+                raise ValueError(f"{key} {value:g} in epoch {row['epoch']:g} is no share of 1")
 
 
 def plot_curves(path, runs):
@@ -258,7 +262,9 @@ def plot_curves(path, runs):
                 epochs = [row["epoch"] for row in known]
                 values = [scale * row[f"{part}_{key}"] for row in known]
                 marker = "." if len(epochs) <= 40 else ""
-                curve = f"{name}, {part}" if known else None
+                # Not a formula, and not a name that matplotlib leaves out of the legend.
+                label = name.replace("$", r"\$").replace("_", " _", name.startswith("_"))
+                curve = f"{label}, {part}" if known else None
                 axis.plot(epochs, values, line, color=f"C{index}", marker=marker, label=curve)
         axis.set_xlabel("epoch")
         axis.set_ylabel(label)
