@@ -49,11 +49,11 @@ def parse_args():
 def examine(args):
     """All findings, one by one."""
     yield check_system()
-    yield from check_requirements()
     if not runtime.unsupported():
+        yield from check_requirements()
         yield from check_devices(args.devices, args.time_limit)
+        yield from check_data(args.data)
     yield from check_machine()
-    yield from check_data(args.data)
 
 
 def main():
