@@ -1,6 +1,5 @@
 """From a network to files that outlive the framework: symbol JSON and params, and ONNX."""
 
-import hashlib
 import json
 import os
 import pathlib
@@ -17,7 +16,7 @@ from .checkpoints import load_model, load_published
 from .config import PHOTOS, load_config
 from .data.imagenet import CROP_RATIO
 from .errors import UserError
-from .files import atomic, write_json, write_text
+from .files import atomic, sha256, write_json, write_text
 from .onnx_model import INPUT, OUTPUT, export_onnx, network, to_float16, to_int8
 from .training.tracking import provenance
 
@@ -197,7 +196,7 @@ def _write(subject, folder, formats, batch, dtype, calibration):
         "onnx_dtype": dtype if "onnx" in formats else None,
         "onnx_opset": _opset(folder / f"{name}.onnx") if "onnx" in formats else None,
         "parity": parity,
-        "files": {path.name: _sha256(path) for path in sorted(folder.iterdir())},
+        "files": {path.name: sha256(path) for path in sorted(folder.iterdir())},
         **provenance(),
     }
     write_json(folder / DESCRIPTION, description)
@@ -232,13 +231,9 @@ def read_export(folder):
     for name, digest in description["files"].items():
         if not (folder / name).exists():
             raise UserError(f"{folder} is not whole: {name} is missing; export the network anew")
-        if _sha256(folder / name) != digest:
+        if sha256(folder / name) != digest:
             raise UserError(f"{folder / name} was changed after the export: export it anew")
     return description
-
-
-def _sha256(path):
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _opset(path):

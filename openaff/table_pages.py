@@ -4,7 +4,7 @@ import statistics
 
 from .errors import UserError
 from .files import write_text
-from .tables import costs, describe, describe_reduced, ours
+from .tables import costs, describe, describe_reduced, fusion_name, ours
 
 REDUCED = (
     "All rows by one recipe, that of `configs/cifar/aff_resnet8.yaml`: ResNet-8 at a quarter of "
@@ -50,7 +50,7 @@ def reduced_section(table, results):
 
     for row in sorted(rows, key=mean, reverse=True):
         runs = results[row.id, "reduced"]
-        cells = [_fusion(row), ours(runs, table.metric)]
+        cells = [fusion_name(row), ours(runs, table.metric)]
         cells += [f"{mean(row, 'best_accuracy'):.2f}", f"{runs[0]['trainable_parameters']:,}"]
         cells += [", ".join(str(seed) for seed in sorted(run["seed"] for run in runs))]
         lines.append("| " + " | ".join(cells) + " |")
@@ -72,10 +72,10 @@ def write_all(root, tables, results, pictures):
         A README without the two marks that a table stands between.
     """
     page, readme = root / "docs" / "tables.md", root / "README.md"
-    write_text(page, tables_page(root, tables, results, pictures))
     text = readme.read_text()
     for name, block in readme_tables(tables, results).items():
         text = _between(text, f"<!-- {name}: written by --report -->", f"<!-- /{name} -->", block)
+    write_text(page, tables_page(root, tables, results, pictures))
     write_text(readme, text)
     return page, readme
 
@@ -128,13 +128,9 @@ def _fusions(table, results):
         runs = results.get((row.id, "reduced"), [])
         published = "" if row.published is None else f"{row.published:.1f}"
         parameters = f"{runs[0]['trainable_parameters']:,}" if runs else ""
-        cells = [_fusion(row), published, ours(runs, table.metric), parameters]
+        cells = [fusion_name(row), published, ours(runs, table.metric), parameters]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
-
-
-def _fusion(row):
-    return row.name.replace("ResNet-8, ", "")
 
 
 def _between(text, start, end, block):

@@ -5,7 +5,7 @@ import statistics
 import matplotlib
 
 from .files import atomic
-from .tables import costs
+from .tables import costs, fusion_name
 
 
 def draw_all(folder, tables, results):
@@ -116,7 +116,7 @@ def _spread(table, results):
         values = [100 * run["last_accuracy"] for run in runs]
         axis.plot(_mean(runs), place, "|", color="C0", markersize=16)
         axis.plot(values, [place] * len(values), "o", color="C0", alpha=0.6)
-    axis.set_yticks(range(len(rows)), [row.name.replace("ResNet-8, ", "") for row in rows])
+    axis.set_yticks(range(len(rows)), list(map(fusion_name, rows)))
     return figure
 
 
@@ -131,8 +131,7 @@ def _curves(table, results):
         ]
         color = f"C{index % 10}"
         line = "-" if index < 10 else "--"
-        name = row.name.replace("ResNet-8, ", "")
-        axis.plot(range(1, len(means) + 1), means, line, color=color, label=name)
+        axis.plot(range(1, len(means) + 1), means, line, color=color, label=fusion_name(row))
         if row.published is not None:
             axis.axhline(row.published, color=color, linestyle=":")
     axis.xaxis.get_major_locator().set_params(integer=True)

@@ -83,6 +83,11 @@ def find_row(tables, row_id):
     return rows[row_id]
 
 
+def fusion_name(row):
+    """What tells a row of the table of fusions from the others."""
+    return row.name.replace("ResNet-8, ", "")
+
+
 def row_config(root, row, protocol="paper", overrides=()):
     """The :class:`~openaff.config.Config` that trains a row.
 

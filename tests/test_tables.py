@@ -132,6 +132,7 @@ def test_a_readme_without_marks_is_left_alone(known, root, tmp_path):
     with pytest.raises(UserError, match="has no <!-- networks"):
         table_pages.write_all(tmp_path, known, {}, [])
     assert (tmp_path / "README.md").read_text() == "# mine\n"
+    assert list((tmp_path / "docs").iterdir()) == []
 
 
 def test_costs_are_counted_now(known):

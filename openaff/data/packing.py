@@ -18,7 +18,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from ..errors import UserError
-from ..files import atomic, write_json
+from ..files import atomic, sha256, write_json
 from .photos import class_folders, read_photo
 from .records import MANIFEST, read_manifest
 
@@ -363,13 +363,9 @@ def _join(parts, count):
                 os.fsync(each.fileno())
             write_json(path, state)
             part.unlink()
-    digest = hashlib.sha256()
-    with open(joined, "rb") as source:
-        for block in iter(lambda: source.read(1 << 22), b""):
-            digest.update(block)
     return {
         "images": state["images"],
         "bytes": state["bytes"],
-        "sha256": digest.hexdigest(),
+        "sha256": sha256(joined),
         "skipped": state["skipped"],
     }

@@ -1,11 +1,11 @@
 """Data sets under the usual roots, and whether they are whole."""
 
-import hashlib
 import json
 import os
 import pathlib
 
 from ..errors import UserError
+from ..files import sha256
 from .finding import OK, WARNING, Finding
 
 USUAL = ("~/.mxnet/datasets", "data")  # Gluon's, and a folder of the clone
@@ -77,16 +77,8 @@ def _photos(base, hashed):
 def _check_records(path, facts, hashed):
     size = path.stat().st_size
     text = f"{path}: {facts['images']:,} images, {size:,} bytes"
-    if size != facts["bytes"] or (hashed and _sha256(path) != facts["sha256"]):
+    if size != facts["bytes"] or (hashed and sha256(path) != facts["sha256"]):
         text += ", not those of its manifest: copy or pack it anew"
         return Finding("photos", WARNING, text)
     checked = "SHA-256" if hashed else "size (--data checks SHA-256)"
     return Finding("photos", OK, f"{text}, {checked} as in its manifest")
-
-
-def _sha256(path):
-    digest = hashlib.sha256()
-    with open(path, "rb") as source:
-        for block in iter(lambda: source.read(1 << 22), b""):
-            digest.update(block)
-    return digest.hexdigest()
