@@ -13,10 +13,10 @@ photos  packing photographs, and reading them from records and folders
 its place.  Run it on a quiet machine.
 """
 
-import argparse
 import json
 
 from openaff import benchmark, cli
+from openaff.arguments import Parser
 from openaff.errors import positive_int
 
 KINDS = {
@@ -29,9 +29,7 @@ KINDS = {
 
 
 def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(__doc__)
     parser.add_argument("kind", choices=KINDS, help="what to measure")
     parser.add_argument(
         "--turns", type=int, default=5, help="turns of each case after a warm-up (%(default)s)"

@@ -4,11 +4,11 @@
 python scripts/demo.py
 """
 
-import argparse
 import pathlib
 from datetime import datetime
 
 from openaff import cli
+from openaff.arguments import Parser
 from openaff.config import DataConfig, load_config
 from openaff.data import load_dataset
 from openaff.data.augment import Normalize
@@ -24,9 +24,7 @@ SHOWN = 5  # test images in the picture of fusion weights
 
 
 def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(__doc__)
     now = datetime.now().strftime("%Y%m%d-%H%M%S")
     parser.add_argument("--out", default="runs/demo-" + now, metavar="DIR", help="%(default)s")
     out = pathlib.Path(parser.parse_args().out)

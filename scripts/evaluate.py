@@ -9,12 +9,12 @@
 Data sets: cifar100, cifar10, digits, imagenet, and images for class folders of your own.
 """
 
-import argparse
 import dataclasses
 import json
 import pathlib
 
 from openaff import cli
+from openaff.arguments import Parser
 from openaff.checkpoints import PUBLISHED, load_model, load_published
 from openaff.config import PHOTOS, DataConfig, check_effects
 from openaff.data import load_dataset
@@ -33,8 +33,7 @@ FLAGS = {  # data setting -> its flag
 
 
 def parse_args():
-    form = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=form)
+    parser = Parser(__doc__)
     network = parser.add_mutually_exclusive_group(required=True)
     network.add_argument("--model", metavar="NAME", help="see openaff.list_models()")
     network.add_argument(

@@ -10,9 +10,8 @@ The export is compared with the network, and refused where it differs.  --int8 m
 training images and, like --dtype float16, the accuracy on the test split.
 """
 
-import argparse
-
 from openaff import cli
+from openaff.arguments import Parser
 from openaff.checkpoints import load_model
 from openaff.config import PHOTOS, DataConfig, load_config
 from openaff.data import load_dataset
@@ -30,9 +29,7 @@ from openaff.quantization import accuracies, calibration_batches
 
 
 def parse_args():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(__doc__)
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--run", metavar="DIR", help="folder of a finished run")
     source.add_argument("--model", metavar="NAME", help="see openaff.list_models()")

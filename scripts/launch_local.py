@@ -12,14 +12,13 @@ import argparse
 import sys
 
 from openaff import cli
+from openaff.arguments import Parser
 from openaff.errors import UserError, positive_int
 from openaff.training.launch import launch
 
 
 def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(__doc__)
     parser.add_argument("-n", type=int, default=2, metavar="N", help="workers (%(default)s)")
     parser.add_argument(
         "--servers", type=int, default=1, metavar="N", help="parameter servers (%(default)s)"

@@ -8,18 +8,16 @@ A source is a run folder, a result file of results/, or a CSV file with the colu
 train_loss, test_loss, train_accuracy and test_accuracy (shares of 1).
 """
 
-import argparse
 import pathlib
 
 from openaff import cli
+from openaff.arguments import Parser
 from openaff.errors import UserError
 from openaff.training.tracking import plot_curves, read_metrics
 
 
 def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(__doc__)
     parser.add_argument("sources", nargs="+", metavar="[NAME=]SOURCE", help="see above")
     parser.add_argument("--out", required=True, metavar="FILE.png", help="the picture")
     args = parser.parse_args()

@@ -4,17 +4,15 @@
 python scripts/predict.py --export exports/aff8 photo.jpg another.png --top 3
 """
 
-import argparse
 import json
 
 from openaff import cli
+from openaff.arguments import Parser
 from openaff.predict import ENGINES, Predictor
 
 
 def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(__doc__)
     parser.add_argument("--export", required=True, metavar="DIR", help="written by export.py")
     parser.add_argument("images", nargs="+", metavar="IMAGE", help="image files")
     parser.add_argument(

@@ -10,11 +10,11 @@ image that could not be read).  Nothing is extracted.  After an interruption the
 on where it was.
 """
 
-import argparse
 import pathlib
 import sys
 
 from openaff import cli
+from openaff.arguments import Parser
 from openaff.data import packing
 from openaff.data.records import read_manifest
 from openaff.errors import UserError, positive_int
@@ -22,9 +22,7 @@ from openaff.runtime import physical_cores
 
 
 def parse_args():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(__doc__)
     parser.add_argument("--out", required=True, metavar="DIR", help="folder of the record files")
     parser.add_argument("--train", metavar="PATH", help="the official tar file, or class folders")
     parser.add_argument("--val", metavar="PATH", help="the official tar file, or class folders")

@@ -12,10 +12,10 @@ alone --table and --report read.  The paper protocol is the published recipe; th
 CIFAR ResNets at width m = 1 for 10 epochs, which two CPU cores can finish.
 """
 
-import argparse
 import pathlib
 
 from openaff import cli, table_pages, tables
+from openaff.arguments import Parser
 from openaff.errors import UserError
 from openaff.table_plots import draw_all
 from openaff.training.devices import parse_devices
@@ -25,9 +25,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 
 def parse_args():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(__doc__)
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--list", action="store_true", help="print every row and its command")
     what.add_argument("--table", metavar="NAME", help="print a table, or: all")
@@ -57,7 +55,8 @@ def run_row(args, known):
         raise UserError(
             f"{foreign[0]} would be another protocol: only {', '.join(allowed)} can be given"
         )
-    protocol, seed = args.protocol or "paper", args.seed or 0
+    protocol = "paper" if args.protocol is None else args.protocol
+    seed = args.seed or 0
     config = tables.row_config(ROOT, row, protocol, [f"seed={seed}", *args.overrides])
     out, devices = pathlib.Path(args.out), parse_devices(args.devices or "cpu")
     if not out.exists():
@@ -76,8 +75,8 @@ def main():
     if args.row is not None:
         run_row(args, known)
         return
-    of_row = (args.run, args.out, args.overrides, args.protocol, args.seed, args.devices)
-    if any(each not in (None, False, []) for each in of_row):
+    of_row = (args.out, args.protocol, args.seed, args.devices)
+    if args.run or args.overrides or any(each is not None for each in of_row):
         raise UserError("--run, --out, settings and so on have an effect with --row only")
     if args.list:
         for table in known.values():

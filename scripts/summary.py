@@ -5,12 +5,12 @@ python scripts/summary.py aff_cifar_resnet32 aff_resnet50 --verbose
 python scripts/summary.py 'aff_cifar_*' --input 3x64x64 --option num_classes=10
 """
 
-import argparse
 import json
 import re
 from dataclasses import asdict
 
 from openaff import UserError, cli, create_model, list_models
+from openaff.arguments import Parser
 from openaff.complexity import summarize
 
 COUNTS = ("parameters", "trainable_parameters", "multiply_adds", "activations")
@@ -52,9 +52,7 @@ def print_table(records):
 
 
 def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(__doc__)
     parser.add_argument("models", nargs="+", metavar="MODEL", help="model id, or quoted pattern")
     parser.add_argument(
         "--input", metavar="CxHxW", help="by default 3x32x32 for CIFAR networks, else 3x224x224"

@@ -77,6 +77,7 @@ def test_result_says_all_that_an_honest_result_says(digits_run):
         "protocol",
         "seed",
         "versions",
+        "threads",
         "command",
         "date",
         "best_selection",

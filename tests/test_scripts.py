@@ -45,3 +45,9 @@ def test_train_errors(script, root, tmp_path):
     fails_with(script("train_cifar.py", "--config", config, *out, "--devices", "gpu:7"), "gpu:7")
     fails_with(script("export.py", "--run", tmp_path, *out), "no folder of a finished run")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_errors_of_the_command_line_are_one_line(script):
+    result = script("summary.py")
+    fails_with(result, "arguments are required: MODEL; --help shows what there is")
+    assert len(result.stderr.splitlines()) == 1

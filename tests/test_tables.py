@@ -169,9 +169,10 @@ def test_script(known, monkeypatch, capsys, tmp_path, digits_run):
         (aff, "--row needs --run and --out"),
         ((*aff, "--run", "--out", "x", "epochs=3"), "epochs=3 would be another protocol"),
         ((*aff, "--run", "--out", "x", "--protocol", "quick"), "--protocol must be paper or red"),
+        ((*aff, "--run", "--out", "x", "--protocol", ""), "--protocol must be paper or reduced"),
         ((*aff, "--run", "--out", digits_run[0]), "is a run of another configuration"),
         (("--list", "--run"), "have an effect with --row only"),
-        (("--list", "--seed", "5"), "have an effect with --row only"),
+        (("--list", "--seed", "0"), "have an effect with --row only"),
         (("--row", ""), "there is no row ''"),
         (
             ("--row", "fusion-by-depth.inception-b1-aff", "--run", "--out", "x"),

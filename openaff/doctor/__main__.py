@@ -6,13 +6,13 @@
 Exits with status 0 only if training can run on the devices asked for, with 1 if it cannot.
 """
 
-import argparse
 import json
 import signal
 import sys
 from dataclasses import asdict
 
 from .. import runtime
+from ..arguments import Parser
 from .checks import check_devices, check_machine, check_requirements, check_system
 from .data import check_data
 from .finding import ERROR
@@ -26,11 +26,7 @@ def _seconds(text):
 
 
 def parse_args():
-    parser = argparse.ArgumentParser(
-        prog="python -m openaff.doctor",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = Parser(__doc__, prog="python -m openaff.doctor")
     parser.add_argument(
         "--devices", default="cpu", help="to train on: cpu, cpu:N or gpu:0,1 (%(default)s)"
     )

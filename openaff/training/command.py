@@ -1,7 +1,6 @@
 """The command line of the training scripts."""
 
-import argparse
-
+from ..arguments import Parser
 from ..config import load_config
 from ..errors import UserError
 from .checkpointing import LAST, PREVIOUS
@@ -17,9 +16,7 @@ def main(description):
     UserError
         See :func:`~openaff.training.run.train`.
     """
-    parser = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(description)
     parser.add_argument("--config", metavar="FILE", help="recipe, see configs/")
     parser.add_argument("--out", metavar="DIR", help="run folder to make")
     parser.add_argument("--resume", metavar="DIR", help="run folder to go on with, instead")

@@ -147,6 +147,7 @@ def report(name, result, rows):
         + ", ".join(result["devices"])
         + (f" of each of {result['workers']} workers" if result["workers"] > 1 else ""),
         "versions": ", ".join(f"{key} {value}" for key, value in result["versions"].items()),
+        "threads": f"`OMP_NUM_THREADS={result['threads']}`",
         "commit": result["commit"],
         "command": f"`{result['command']}`",
         "finished": result["date"],
@@ -170,6 +171,7 @@ def environment():
         "numpy": np.__version__,
         "processor": _processor(),
         "cores": len(os.sched_getaffinity(0)),
+        "threads": _threads(),
         "commit": _commit(),
     }
 
@@ -185,6 +187,7 @@ def provenance():
             "numpy": np.__version__,
             "python": platform.python_version(),
         },
+        "threads": _threads(),
         "commit": _commit(),
         "command": " ".join([pathlib.Path(sys.argv[0]).name] + sys.argv[1:]),
         "date": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
@@ -283,6 +286,11 @@ def _processor():
             return next(line.split(":", 1)[1].strip() for line in lines if "model name" in line)
     except (OSError, StopIteration):
         return platform.machine()
+
+
+def _threads():
+    """Of MXNet on the CPU: another number of them rounds otherwise."""
+    return os.environ["OMP_NUM_THREADS"]
 
 
 def _commit():
