@@ -7,7 +7,7 @@ from typing import Any, Dict, Optional, Tuple
 
 import mxnet as mx
 
-from .data.cifar import MEAN, STD
+from .data import cifar, photos
 from .errors import UserError
 from .models import create_model
 from .registry import Registry
@@ -171,8 +171,8 @@ def _cifar100(folder, network, labels, score, epochs=640, earlier=""):
         labels=labels,
         classes={"fine": 100, "coarse": 20}[labels],
         outputs=100,
-        mean=MEAN,
-        std=STD,
+        mean=cifar.MEAN,
+        std=cifar.STD,
         metric="top-1 accuracy",
         score=score,
         selection=f"best of {epochs} epochs, chosen on the test split{earlier}",
@@ -188,8 +188,8 @@ def _imagenet(folder, model, score):
         labels=None,
         classes=1000,
         outputs=1000,
-        mean=tuple(value / 255 for value in (123.68, 116.779, 103.939)),
-        std=tuple(value / 255 for value in (58.393, 57.12, 57.375)),
+        mean=photos.MEAN,
+        std=photos.STD,
         metric="top-1 error",
         score=score,
         selection="best of 240 epochs, chosen on the validation split",

@@ -5,6 +5,7 @@ import mxnet as mx
 
 from .errors import UserError
 from .files import atomic
+from .fusion import Fusion
 
 
 def fusion_weights(net, images):
@@ -31,11 +32,12 @@ def fusion_weights(net, images):
     """
     symbol = net(mx.sym.var("data"))
     internals = symbol.get_internals()
-    operations = {name: attrs for name, attrs in symbol.attr_dict().items()}
+    operations = symbol.attr_dict()
     names = [
         name
         for name in internals.list_outputs()
-        if name.endswith("_output")
+        if name.startswith(tuple(_fusion_prefixes(net)))
+        and name.endswith("_output")
         and ("sigmoid" in name or operations.get(name[:-7], {}).get("act_type") == "sigmoid")
     ]
     if not names:
@@ -46,6 +48,16 @@ def fusion_weights(net, images):
         params=net.collect_params(),
     )(images)
     return [each.asnumpy() for each in (weights if isinstance(weights, list) else [weights])]
+
+
+def _fusion_prefixes(block):
+    """What the names of each fusion's operations begin with."""
+    for child in block._children.values():
+        # The slot of our residual blocks may hold a fusion of one's own.
+        if isinstance(child, Fusion) or child is getattr(block, "attention", None):
+            yield child.prefix
+        else:
+            yield from _fusion_prefixes(child)
 
 
 def draw_fusion_weights(path, pictures, weights, titles):

@@ -13,7 +13,7 @@ from .onnx_model import network
 
 
 def calibration_batches(dataset, images, batch_size=32):
-    """Batches of ``images`` random training images, scaled and otherwise as they are.
+    """Batches of ``images`` random training images, scaled; of photographs, random parts.
 
     Yields
     ------

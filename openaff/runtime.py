@@ -55,11 +55,11 @@ def import_mxnet():
         reason = unsupported()
         if reason:
             raise FrameworkError(reason)
-        # Left alone, MXNet takes every second processor, hyper-threads or not: half of a machine
-        # without.
-        if not ASKED_THREADS:
-            os.environ["OMP_NUM_THREADS"] = str(physical_cores())
         if "mxnet" not in sys.modules:
+            # Left alone, MXNet takes every second processor, hyper-threads or not: half of a
+            # machine without.
+            if not ASKED_THREADS:
+                os.environ["OMP_NUM_THREADS"] = str(physical_cores())
             cuda.preload()
         import mxnet  # noqa: F401
     except Exception as error:

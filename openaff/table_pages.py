@@ -2,11 +2,12 @@
 
 import statistics
 
+from . import table_plots
 from .errors import UserError
 from .files import write_text
-from .tables import costs, describe, describe_reduced, fusion_name, ours
+from .tables import REDUCED_TABLE, costs, describe, describe_reduced, fusion_name, ours
 
-REDUCED = (
+ABOUT_REDUCED = (
     "All rows by one recipe, that of `configs/cifar/aff_resnet8.yaml`: ResNet-8 at a quarter of "
     "the paper's width (m = 1, some 0.08M parameters) and a fortieth of its length (10 epochs), "
     "on the 100 fine labels, all 50,000 training and 10,000 test images. Nothing was chosen or "
@@ -17,82 +18,110 @@ REDUCED = (
     "rows of one seed, differences as small as the spread over seeds say nothing."
 )
 NETWORKS = ("cifar100-runs.2020-11.", "cifar10-runs.", "imagenet-runs.2020-11.")  # of the README
+DATA = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "imagenet": "ImageNet"}
 
 
 def render(table, results):
-    """A table in Markdown, ours beside the published figures."""
-    labels = any(row.labels for row in table.rows)
-    columns = ["row", "published"] + (["labels"] if labels else [])
-    columns += ["parameters", "multiply-adds", "ours, paper protocol"]
-    reduced = any((row.id, "reduced") in results for row in table.rows)
-    columns += ["ours, reduced protocol (m = 1, 10 epochs, fine labels)"] if reduced else []
+    """A table in Markdown, ours beside the published figures; columns without a cell left out."""
+    rows = [_cells(table, row, results) for row in table.rows]
+    kept = [key for key in rows[0] if key.startswith("ours, paper") or any(r[key] for r in rows)]
     lines = [f"## {table.title}", "", f"{table.metric}, %; {table.source}."]
     lines += [table.note] if table.note else []
-    lines += ["", "| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
-    for row in table.rows:
-        cells = [row.name, "" if row.published is None else f"{row.published:g}"]
-        cells += [row.labels or ""] if labels else []
-        cells += [*costs(table, row), ours(results.get((row.id, "paper"), []), table.metric)]
-        cells += [ours(results.get((row.id, "reduced"), []), table.metric)] if reduced else []
-        lines.append("| " + " | ".join(cells) + " |")
+    lines += ["", *_table(kept, [[row[key] for key in kept] for row in rows])]
     return "\n".join(lines) + "\n"
 
 
+def _cells(table, row, results):
+    parameters, multiply_adds = costs(table, row)
+    reduced = results.get((row.run, "reduced"), []) if table.key == REDUCED_TABLE else []
+    return {
+        "row": row.name,
+        "published": "" if row.published is None else str(row.published),
+        "labels": row.labels or "",
+        "ours, paper protocol": _ours(table, row, results),
+        "ours, reduced protocol (m = 1, 10 epochs, fine labels)": ours(reduced, table.metric),
+        "parameters": parameters,
+        "parameters as printed": row.printed_parameters or "",
+        "multiply-adds": multiply_adds,
+        "model id": f"`{row.model}`" if row.model else "",
+        "recipe": f"`{row.config}`" if row.config else "",
+        "published checkpoint": f"`{row.checkpoint}`" if row.checkpoint else "",
+        "note": row.note or "",
+    }
+
+
+def _ours(table, row, results):
+    """By the paper protocol, with the labels where the published figure's are others."""
+    runs = results.get((row.run, "paper"), [])
+    labels = {run["labels"] for run in runs} if table.dataset == "cifar100" else set()
+    return ", ".join([ours(runs, table.metric), *sorted(labels - {row.labels})])
+
+
+def _table(columns, rows):
+    return [f"| {' | '.join(cells)} |" for cells in (columns, ["---"] * len(columns), *rows)]
+
+
 def reduced_section(table, results):
-    """The reduced protocol's results, best first, with what they can show."""
-    lines = ["## The reduced protocol", "", REDUCED, ""]
-    columns = ["fusion", "last epoch", "best epoch", "parameters", "seeds"]
-    lines += ["| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
+    """The reduced protocol's results, best first, with what they can show; "" without any."""
     rows = [row for row in table.rows if (row.id, "reduced") in results]
+    if not rows:
+        return ""
 
     def mean(row, key="last_accuracy"):
         return 100 * statistics.mean(result[key] for result in results[row.id, "reduced"])
 
+    cells, commands = [], []
     for row in sorted(rows, key=mean, reverse=True):
         runs = results[row.id, "reduced"]
-        cells = [fusion_name(row), ours(runs, table.metric)]
-        cells += [f"{mean(row, 'best_accuracy'):.2f}", f"{runs[0]['trainable_parameters']:,}"]
-        cells += [", ".join(str(seed) for seed in sorted(run["seed"] for run in runs))]
-        lines.append("| " + " | ".join(cells) + " |")
-    commands = [
-        describe_reduced(row, run["seed"]) for row in rows for run in results[row.id, "reduced"]
-    ]
-    lines += ["", "The best epoch was chosen on the test split.", "", "```", *commands, "```"]
+        seeds = ", ".join(str(run["seed"]) for run in runs)
+        best, parameters = f"{mean(row, 'best_accuracy'):.2f}", runs[0]["trainable_parameters"]
+        cells.append([fusion_name(row), ours(runs, table.metric), best, f"{parameters:,}", seeds])
+        commands += [describe_reduced(row, run["seed"]) for run in runs]
+    columns = ["fusion", "last epoch", "best epoch", "parameters", "seeds"]
+    lines = ["## The reduced protocol", "", ABOUT_REDUCED, "", *_table(columns, cells), ""]
+    lines += ["The best epoch was chosen on the test split.", "", "```", *commands, "```"]
     return "\n".join(lines) + "\n"
 
 
-def write_all(root, tables, results, pictures):
-    """Write ``docs/tables.md`` and the README's two tables; returns their paths.
-
-    ``pictures``: file names in ``docs``, with captions.
+def write_all(root, tables, results):
+    """Write ``docs/tables.md``, its pictures and the README's tables; returns their paths.
 
     Raises
     ------
     UserError
-        A README without the two marks that a table stands between.
+        A README without the two marks that a table stands between; nothing is written then.
     """
-    page, readme = root / "docs" / "tables.md", root / "README.md"
-    text = readme.read_text()
+    pictures = table_plots.draw_all(tables, results)
+    page = tables_page(tables, results, [(name, caption) for name, _, caption in pictures])
+    readme = (root / "README.md").read_text()
     for name, block in readme_tables(tables, results).items():
-        text = _between(text, f"<!-- {name}: written by --report -->", f"<!-- /{name} -->", block)
-    write_text(page, tables_page(root, tables, results, pictures))
-    write_text(readme, text)
-    return page, readme
+        readme = _between(
+            readme, f"<!-- {name}: written by --report -->", f"<!-- /{name} -->", block
+        )
+    paths = table_plots.save_all(root / "docs", pictures)
+    for path, text in ((root / "docs" / "tables.md", page), (root / "README.md", readme)):
+        write_text(path, text)
+        paths.append(path)
+    return paths
 
 
-def tables_page(root, tables, results, pictures):
-    """All tables and the commands of all rows, as one Markdown page."""
+def tables_page(tables, results, pictures):
+    """All tables and the commands of all rows, as one Markdown page.
+
+    ``pictures``: file names in ``docs``, with captions.
+    """
     parts = [
         "# The published tables, and ours beside them\n",
         "Written by `python scripts/reproduce_tables.py --report` from `configs/tables` (published "
         "figures) and `results` (ours, each from a file that a run wrote; the last epoch's, so "
-        "nothing is chosen on the test split). A blank is a run that was not made.\n",
+        "nothing is chosen on the test split). A blank is a run that was not made. Figures of one "
+        "run that stand in several tables have one command, and one run folder.\n",
     ]
-    parts += [f"![]({name})\n\n*{caption}*\n" for name, caption in pictures]
-    parts.append(reduced_section(tables["fusions-resnet8"], results))
+    parts += [f"![{caption}]({name})\n\n*{caption}*\n" for name, caption in pictures]
+    parts += filter(None, [reduced_section(tables[REDUCED_TABLE], results)])
     for table in tables.values():
         parts.append(render(table, results))
-        parts.append("```\n" + "\n".join(describe(root, row) for row in table.rows) + "\n```\n")
+        parts.append("```\n" + "\n".join(describe(row) for row in table.rows) + "\n```\n")
     return "\n".join(parts)
 
 
@@ -100,37 +129,33 @@ def readme_tables(tables, results):
     """Name -> Markdown of the README's tables."""
     return {
         "networks": _networks(tables, results),
-        "fusions": _fusions(tables["fusions-resnet8"], results),
+        "fusions": _fusions(tables[REDUCED_TABLE], results),
     }
 
 
 def _networks(tables, results):
     columns = ["model id", "parameters", "multiply-adds", "data, labels", "published", "ours"]
-    lines = ["| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
+    rows = []
     for table in tables.values():
         for row in table.rows:
-            if not row.id.startswith(NETWORKS):
-                continue
-            data = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "imagenet": "ImageNet"}
-            labels = f", {row.labels}" if row.labels else ""
-            continued = ", continued" if "continued" in row.id else ""
-            cells = [f"`{row.model}`{continued}", *costs(table, row)]
-            cells += [data[table.dataset] + labels, f"{row.published:g}% {table.metric}"]
-            cells += [ours(results.get((row.id, "paper"), []), table.metric)]
-            lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+            if row.id.startswith(NETWORKS) and row.published is not None:
+                continued = ", continued" if row.start_from else ""
+                labels = f", {row.labels}" if row.labels else ""
+                cells = [f"`{row.model}`{continued}", *costs(table, row)]
+                cells += [DATA[table.dataset] + labels, f"{row.published}% {table.metric}"]
+                rows.append([*cells, _ours(table, row, results)])
+    return "\n".join(_table(columns, rows))
 
 
 def _fusions(table, results):
     columns = ["fusion", "published", "ours", "parameters of ours"]
-    lines = ["| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
+    rows = []
     for row in table.rows:
         runs = results.get((row.id, "reduced"), [])
-        published = "" if row.published is None else f"{row.published:.1f}"
+        published = "" if row.published is None else str(row.published)
         parameters = f"{runs[0]['trainable_parameters']:,}" if runs else ""
-        cells = [fusion_name(row), published, ours(runs, table.metric), parameters]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        rows.append([fusion_name(row), published, ours(runs, table.metric), parameters])
+    return "\n".join(_table(columns, rows))
 
 
 def _between(text, start, end, block):

@@ -5,16 +5,14 @@ import statistics
 import matplotlib
 
 from .files import atomic
-from .tables import costs, fusion_name
+from .tables import REDUCED_TABLE, costs, fusion_name
 
 
-def draw_all(folder, tables, results):
-    """Write the pictures of ``docs/tables.md``; returns their file names and captions.
+def draw_all(tables, results):
+    """The pictures of ``docs/tables.md``: a list of file names, figures and captions.
 
     Parameters
     ----------
-    folder : pathlib.Path
-        Where they go.
     tables : dict of str to Table
         See :func:`openaff.tables.load_tables`.
     results : dict
@@ -25,18 +23,19 @@ def draw_all(folder, tables, results):
         (
             "tables_depth.png",
             _depth(tables["fusion-by-depth"], results),
-            "CIFAR-100 accuracy against blocks a stage: the paper's Table 4 (lines), ours by the "
-            "paper protocol (crosses), where there are any.",
+            "CIFAR-100 accuracy against blocks a stage: the paper's Table 4 (lines; on which "
+            "labels is not established), ours by the paper protocol on the 100 fine labels "
+            "(crosses), where there are any.",
         ),
         (
             "tables_parameters.png",
             _parameters(tables["cifar100-runs"], results),
-            "CIFAR-100 accuracy of the authors' runs against parameters, by labels: 20 classes are "
-            "not 100.",
+            "CIFAR-100 accuracy of the authors' runs against parameters, by labels: 20 "
+            "superclasses are not 100 classes.",
         ),
     ]
     if any(protocol == "reduced" for _, protocol in results):
-        table = tables["fusions-resnet8"]
+        table = tables[REDUCED_TABLE]
         pictures += [
             (
                 "tables_reduced.png",
@@ -48,14 +47,19 @@ def draw_all(folder, tables, results):
                 "tables_curves.png",
                 _curves(table, results),
                 "The same by epoch, means over seeds. The dotted lines are the paper's figures for "
-                "the same fusions (400 epochs, m = 4).",
+                "the same fusions (400 epochs, m = 4, on which labels is not established).",
             ),
         ]
+    return pictures
+
+
+def save_all(folder, pictures):
+    """Write what :func:`draw_all` returned below ``folder``, and close it; the files' paths."""
     for name, figure, _ in pictures:
         with atomic(folder / name) as temporary:
             figure.savefig(temporary, dpi=120)
-    matplotlib.pyplot.close("all")
-    return [(name, caption) for name, _, caption in pictures]
+        matplotlib.pyplot.close(figure)
+    return [folder / name for name, _, _ in pictures]
 
 
 def _axes(xlabel):
@@ -83,8 +87,8 @@ def _depth(table, results):
         line = "-" if family.startswith("ResNet") else "--"
         axis.plot(*zip(*known), line, color=f"C{index}", marker="o", label=family)
         for blocks, row in rows:
-            if (row.id, "paper") in results:
-                mine = _mean(results[row.id, "paper"])
+            if (row.run, "paper") in results:
+                mine = _mean(results[row.run, "paper"])
                 axis.plot(blocks, mine, "x", color=f"C{index}", markersize=10)
     axis.xaxis.get_major_locator().set_params(integer=True)
     axis.legend(fontsize="small")
@@ -93,13 +97,15 @@ def _depth(table, results):
 
 def _parameters(table, results):
     figure, axis = _axes("parameters without running statistics (millions)")
-    markers = {"coarse (20 classes)": "s", "fine (100 classes)": "o"}
+    markers = {"coarse (20 superclasses)": "s", "fine (100 classes)": "o"}
     for row in table.rows:
+        if row.published is None:
+            continue
         millions = float(costs(table, row)[0].rstrip("M"))
         color = "C0" if row.labels.startswith("fine") else "C1"
         axis.plot(millions, row.published, markers[row.labels], color=color)
-        if (row.id, "paper") in results:
-            axis.plot(millions, _mean(results[row.id, "paper"]), "x", color=color, markersize=10)
+        if (row.run, "paper") in results:
+            axis.plot(millions, _mean(results[row.run, "paper"]), "x", color=color, markersize=10)
     for index, (labels, marker) in enumerate(reversed(list(markers.items()))):
         axis.plot([], [], marker, color=f"C{index}", label=labels)
     axis.legend(fontsize="small")

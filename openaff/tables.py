@@ -18,24 +18,35 @@ from .files import write_json
 from .models import create_model
 
 PROTOCOLS = ("paper", "reduced")
-REDUCED = "configs/cifar/aff_resnet8.yaml"  # the recipe; the network is the row's, at m = 1
+METRICS = ("top-1 accuracy", "top-1 error")
+REDUCED_TABLE = "fusions-resnet8"
+REDUCED_RECIPE = "configs/cifar/aff_resnet8.yaml"  # the network is the row's, at m = 1
 WHEREABOUTS = ("root", "download", "workers")  # settings of data that change no result
 INPUT = {"cifar10": (3, 32, 32), "cifar100": (3, 32, 32), "imagenet": (3, 224, 224)}
 CLASSES = {"cifar10": 10, "cifar100": 100, "imagenet": 1000}
+CURVE = ("epoch", "train_loss", "train_accuracy", "test_loss", "test_accuracy")
 
 
 @dataclass(frozen=True)
 class Row:
-    """A network's line in a table."""
+    """A network's line in a table.
 
-    id: str
+    Several figures may come from one training run.  Then one row has what trains it, and the others
+    name that row as ``run``.
+    """
+
+    id: str  # begins with its table's key
     name: str
-    published: Optional[float]  # percent
+    published: Optional[float] = None  # percent
     labels: Optional[str] = None  # CIFAR-100: the granularity of the published figure
     printed_parameters: Optional[str] = None
+    run: Optional[str] = None  # id of the row whose run this is, after load_tables never None
     model: Optional[str] = None  # None: a network that is not here
     options: Dict[str, Any] = field(default_factory=dict)
     config: Optional[str] = None  # the recipe of the published figure
+    devices: int = 1  # that it was trained on: its batch is so many of the recipe's
+    start_from: Optional[str] = None  # id of the row whose best weights it starts from
+    checkpoint: Optional[str] = None  # the authors' file, see openaff.checkpoints
     note: Optional[str] = None
 
 
@@ -58,21 +69,46 @@ def load_tables(root):
     Raises
     ------
     UserError
-        A file that is no table, or an id that stands twice.
+        A file that is no table, an id that stands twice, or a reference to no row.
     """
-    tables, seen = {}, set()
+    tables, rows = {}, {}
     for path in sorted(pathlib.Path(root, "configs", "tables").glob("*.yaml")):
         try:
-            values = yaml.safe_load(path.read_text())
-            rows = [Row(**row) for row in values.pop("rows")]
-            tables[path.stem] = Table(key=path.stem, rows=rows, **values)
-        except (OSError, TypeError, KeyError, AttributeError, yaml.YAMLError) as error:
-            raise UserError(f"{path} is no table: {error}") from None
-        for row in rows:
-            if row.id in seen:
+            tables[path.stem] = _table(path.stem, yaml.safe_load(path.read_text()))
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, yaml.YAMLError) as error:
+            reason = " ".join(str(error).split())
+            raise UserError(f"{path} is no table: {reason}") from None
+        for row in tables[path.stem].rows:
+            if row.id in rows:
                 raise UserError(f"{path}: the id {row.id} stands twice")
-            seen.add(row.id)
+            rows[row.id] = row
+    for row in rows.values():
+        for other in filter(None, (row.run, row.start_from)):
+            if other not in rows:
+                raise UserError(f"{row.id} refers to {other}, and there is no such row")
+    for table in tables.values():
+        table.rows[:] = [_resolved(row, rows) for row in table.rows]
     return tables
+
+
+def _table(key, values):
+    table = Table(key=key, **{**values, "rows": [Row(**row) for row in values["rows"]]})
+    if table.metric not in METRICS or table.dataset not in CLASSES:
+        raise ValueError(f"{table.metric} on {table.dataset} is not known")
+    for row in table.rows:
+        if not row.id.startswith(key + "."):
+            raise ValueError(f"the id {row.id} does not begin with {key}.")
+        if row.published is not None and not isinstance(row.published, float):
+            raise ValueError(f"{row.id}: published is no number such as 74.0: {row.published!r}")
+    return table
+
+
+def _resolved(row, rows):
+    if row.run is None:
+        return dataclasses.replace(row, run=row.id)
+    run = rows[row.run]
+    shared = ("model", "options", "config", "devices", "start_from", "checkpoint")
+    return dataclasses.replace(row, **{key: getattr(run, key) for key in shared})
 
 
 def find_row(tables, row_id):
@@ -91,8 +127,8 @@ def fusion_name(row):
 def row_config(root, row, protocol="paper", overrides=()):
     """The :class:`~openaff.config.Config` that trains a row.
 
-    ``paper`` is the published recipe; ``reduced`` one that two CPU cores can finish, for CIFAR
-    ResNets: width m = 1, 10 epochs.
+    ``paper`` is the published recipe; ``reduced`` one that two CPU cores can finish, for the rows
+    of one table: width m = 1, 10 epochs.
 
     Raises
     ------
@@ -105,48 +141,82 @@ def row_config(root, row, protocol="paper", overrides=()):
         raise UserError(f"{row.id} cannot be trained: {row.note or 'its network is not here'}")
     settings = [f"model.name={row.model}"]
     if protocol == "reduced":
-        if "_cifar_resnet" not in row.model:
-            raise UserError(f"{row.id} has no reduced form: only the CIFAR ResNets have")
-        path = REDUCED
+        if not row.run.startswith(REDUCED_TABLE + "."):
+            raise UserError(f"{row.id} has no reduced form: only the table {REDUCED_TABLE} has")
+        path = REDUCED_RECIPE
     else:
         if row.config is None:
-            raise UserError(f"{row.id} cannot be trained: its recipe is not known")
+            raise UserError(f"{row.id} cannot be trained: {row.note or 'its recipe is not known'}")
         path = row.config
         settings += [f"model.options.{key}={json.dumps(row.options[key])}" for key in row.options]
     return load_config(pathlib.Path(root, path), settings + list(overrides))
 
 
-def record(folder, run, row, protocol):
+def starting_weights(root, tables, row, folder):
+    """The file in ``folder``, a finished run of the row that ``row`` continues, to start from.
+
+    Raises
+    ------
+    UserError
+        No finished run of that row, or of what that one continues.
+    """
+    earlier, _ = find_row(tables, row.start_from)
+    folder = pathlib.Path(folder)
+    if not ((folder / "result.json").exists() and (folder / "best.params").exists()):
+        raise UserError(f"--start-from {folder} is no finished run: train {earlier.id} first")
+    theirs = load_config(folder / "config.yaml")
+    expected = dataclasses.replace(row_config(root, earlier), seed=theirs.seed)
+    if earlier.start_from and theirs.start_from:
+        before = pathlib.Path(theirs.start_from).parent
+        expected.start_from = str(starting_weights(root, tables, earlier, before))
+    if earlier.start_from and not theirs.start_from or not same_run(theirs, expected):
+        raise UserError(f"--start-from {folder} is no run of {earlier.id}: {row.id} continues that")
+    return folder / "best.params"
+
+
+def same_run(theirs, ours):
+    """Whether two configurations are of the same run, but for where its data are."""
+    return _but_whereabouts(theirs) == _but_whereabouts(ours)
+
+
+def _but_whereabouts(config):
+    values = dataclasses.asdict(config)
+    values["data"].update(dict.fromkeys(WHEREABOUTS))
+    return values
+
+
+def record(folder, run, tables, row, protocol):
     """Copy a finished run's result below ``folder``, as the result of ``row``; the file's path.
 
     Raises
     ------
     UserError
-        The run has not finished.
+        The run has not finished, or is of another network or data set.
     """
     run = pathlib.Path(run)
     try:
         result = json.loads((run / "result.json").read_text())
         metrics = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    except (OSError, ValueError) as error:
-        raise UserError(f"{run} is no finished run: {error}") from None
-    path = pathlib.Path(folder) / protocol / f"{row.model}-{row.id}-seed{result['seed']}.json"
+        result["curve"] = [{key: each[key] for key in CURVE} for each in metrics]
+        # Paths of the machine that ran it say nothing to others.
+        result["command"] = re.sub(r"(?<![^\s=])/\S*/", "", result["command"])
+        result = {"row": row.run, "protocol_name": protocol, **result}
+        _check_result(tables, result)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{run} is no finished run of {row.id}: {_reason(error)}") from None
+    path = pathlib.Path(folder) / protocol / f"{row.model}-{row.run}-seed{result['seed']}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Paths of the machine that ran it say nothing to others.
-    result["command"] = re.sub(r"(?<![^\s=])/\S*/", "", result["command"])
-    kept = ("epoch", "train_loss", "train_accuracy", "test_loss", "test_accuracy")
-    curve = [{key: each[key] for key in kept} for each in metrics]
-    write_json(path, {"row": row.id, "protocol_name": protocol, **result, "curve": curve})
+    write_json(path, result)
     return path
 
 
-def read_results(folder):
+def read_results(folder, tables):
     """(row id, protocol) -> the results that runs wrote, by seed.
 
     Raises
     ------
     UserError
-        No such folder, or a file that is no result.
+        No such folder, a file that is no result of these tables, or a seed that stands twice.
     """
     if not pathlib.Path(folder).is_dir():
         raise UserError(f"there is no folder of results {folder}")
@@ -154,11 +224,38 @@ def read_results(folder):
     for path in sorted(pathlib.Path(folder).glob("*/*.json")):
         try:
             result = json.loads(path.read_text())
-            float(result["last_accuracy"]), list(result["curve"])
-            found.setdefault((result["row"], result["protocol_name"]), []).append(result)
+            _check_result(tables, result)
+            runs = found.setdefault((result["row"], result["protocol_name"]), {})
+            if result["seed"] in runs:
+                raise ValueError(f"seed {result['seed']} of {result['row']} stands twice")
+            runs[result["seed"]] = result
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{path} is no result of ours: {error}") from None
-    return found
+            raise UserError(f"{path} is no result of ours: {_reason(error)}") from None
+    return {key: [runs[seed] for seed in sorted(runs)] for key, runs in found.items()}
+
+
+def _check_result(tables, result):
+    row, table = find_row(tables, result["row"])
+    for key, value in (("model", row.model), ("dataset", table.dataset), ("row", row.run)):
+        if result[key] != value:
+            raise ValueError(f"{key} is {result[key]!r}, of the row it is {value!r}")
+    if result["protocol_name"] not in PROTOCOLS:
+        raise ValueError(f"there is no protocol {result['protocol_name']!r}")
+    for key, kind in (("seed", int), ("trainable_parameters", int), ("labels", str)):
+        if type(result[key]) is not kind:
+            raise ValueError(f"{key} cannot be {result[key]!r}")
+    if not result["curve"]:
+        raise ValueError("its curve is empty")
+    for key, place in [("last_accuracy", result), ("best_accuracy", result)] + [
+        ("test_accuracy", point) for point in result["curve"]
+    ]:
+        value = place[key]
+        if type(value) not in (int, float) or not 0 <= value <= 1:  # nan is not, either
+            raise ValueError(f"{key} is no share of 1: {value!r}")
+
+
+def _reason(error):
+    return f"it has no {error}" if isinstance(error, KeyError) else error
 
 
 def ours(results, metric):
@@ -188,15 +285,19 @@ def _costs(model, dataset, options):
     return f"{cost.trainable_parameters / 1e6:.2f}M", f"{cost.multiply_adds / 1e9:.3f}G"
 
 
-def describe(root, row):
+def describe(row):
     """A row of the list: its id, and the command or why there is none."""
     if row.model is None:
         return f"{row.id}: {row.note or 'the network is not here'}"
     if row.config is None:
-        return f"{row.id}: the recipe is not known"
-    # The recipe's header has the command with the devices that its batch size is for.
-    devices = re.search(r"--devices (\S+)", pathlib.Path(root, row.config).read_text()).group(1)
-    return f"{_command(row)} --out runs/{row.id} --devices {devices} {_data(row)}"
+        return f"{row.id}: {row.note or 'the recipe is not known'}"
+    start = f" --start-from runs/{row.start_from}" if row.start_from else ""
+    return f"{_command(row)} --out runs/{row.run}{start} --devices {gpus(row.devices)} {_data(row)}"
+
+
+def gpus(count):
+    """The first GPUs, as ``--devices`` takes them."""
+    return "gpu:" + ",".join(map(str, range(count)))
 
 
 def describe_reduced(row, seed):
@@ -212,12 +313,3 @@ def _command(row):
 
 def _data(row):
     return "data.download=true" if "cifar" in row.config else "data.root=DIR"
-
-
-def same_run(run, config):
-    """Whether a run folder is of this very configuration, but for where its data are."""
-    theirs = dataclasses.asdict(load_config(pathlib.Path(run) / "config.yaml"))
-    wanted = dataclasses.asdict(config)
-    for values in (theirs, wanted):
-        values["data"].update(dict.fromkeys(WHEREABOUTS))
-    return theirs == wanted

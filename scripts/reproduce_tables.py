@@ -16,9 +16,10 @@ import pathlib
 
 from openaff import cli, table_pages, tables
 from openaff.arguments import Parser
+from openaff.config import load_config
 from openaff.errors import UserError
-from openaff.table_plots import draw_all
 from openaff.training.devices import parse_devices
+from openaff.training.interrupt import Stopped
 from openaff.training.run import resume, train
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -37,63 +38,112 @@ def parse_args():
     parser.add_argument("--out", metavar="DIR", help="run folder of --run")
     parser.add_argument("--devices", help="of --run: cpu (default), cpu:N or gpu:0,1")
     parser.add_argument(
-        "--results", default=str(ROOT / "results"), metavar="DIR", help="results (%(default)s)"
+        "--start-from", metavar="DIR", help="of --run, for a row that continues another: its run"
     )
+    parser.add_argument("--results", metavar="DIR", help="of all results (results, in the clone)")
     parser.add_argument(
         "overrides", nargs="*", metavar="data.KEY=VALUE", help="where --run finds its data"
     )
     return parser.parse_intermixed_args()
 
 
-def run_row(args, known):
+def run_row(args, known, results):
     row, _ = tables.find_row(known, args.row)
     if not (args.run and args.out):
         raise UserError("--row needs --run and --out, the run folder")
+    out = pathlib.Path(args.out)
+    if results.exists() and not results.is_dir():
+        raise UserError(f"--results {results} is no folder")
+    protocol = "paper" if args.protocol is None else args.protocol
+    config = settle_config(args, known, row, protocol)
+    devices = settle_devices(args, row, protocol, config)
+    try:
+        if not out.exists():
+            train(config, out, devices)
+        elif not is_finished(out, config, args.overrides):
+            resume(out, devices)
+    except Stopped as stopped:
+        raise Stopped(f"{stopped}; the same command goes on") from None
+    print("written", tables.record(results, out, known, row, protocol))
+
+
+def settle_config(args, known, row, protocol):
     allowed = [f"data.{key}" for key in tables.WHEREABOUTS]
     foreign = [each for each in args.overrides if each.partition("=")[0] not in allowed]
     if foreign:
         raise UserError(
             f"{foreign[0]} would be another protocol: only {', '.join(allowed)} can be given"
         )
-    protocol = "paper" if args.protocol is None else args.protocol
-    seed = args.seed or 0
-    config = tables.row_config(ROOT, row, protocol, [f"seed={seed}", *args.overrides])
-    out, devices = pathlib.Path(args.out), parse_devices(args.devices or "cpu")
-    if not out.exists():
-        train(config, out, devices)
-    else:
-        if not tables.same_run(out, config):
-            raise UserError(f"{out} is a run of another configuration: take another --out")
-        if not (out / "result.json").exists():
-            resume(out, devices)
-    print("written", tables.record(args.results, out, row, protocol))
+    config = tables.row_config(ROOT, row, protocol, [f"seed={args.seed or 0}", *args.overrides])
+    if row.start_from is None or protocol == "reduced":
+        if args.start_from is not None:
+            raise UserError(f"--start-from has no effect on {row.id}, which starts from scratch")
+        return config
+    if args.start_from is None:
+        raise UserError(f"{row.id} needs --start-from, the run folder of {row.start_from}")
+    config.start_from = str(tables.starting_weights(ROOT, known, row, args.start_from))
+    return config
+
+
+def settle_devices(args, row, protocol, config):
+    devices = parse_devices(args.devices or "cpu")
+    count = row.devices if protocol == "paper" else 1
+    if len(devices) != count:
+        raise UserError(
+            f"the batch of {row.id} is the recipe's on {count} device{'s' * (count > 1)}: take "
+            f"--devices {tables.gpus(count)} or cpu{f':{count}' * (count > 1)}"
+        )
+    if config.precision != "float32" and devices[0].device_type == "cpu":
+        raise UserError(
+            f"{row.id} is trained in {config.precision}, on GPUs only: take --devices "
+            + tables.gpus(count)
+        )
+    return devices
+
+
+def is_finished(out, config, overrides):
+    """Whether the run in a folder, which must be of this configuration, has ended."""
+    theirs = load_config(out / "config.yaml")
+    if not tables.same_run(theirs, config):
+        raise UserError(f"{out} is a run of another configuration: take another --out")
+    if (out / "result.json").exists():
+        return True
+    for key in (override.partition("=")[0].partition(".")[2] for override in overrides):
+        if getattr(theirs.data, key) != getattr(config.data, key):
+            raise UserError(
+                f"{out} goes on with data.{key}={getattr(theirs.data, key)}, as it began: leave "
+                f"data.{key} out, or change it in {out / 'config.yaml'}"
+            )
+    return False
 
 
 def main():
     args = parse_args()
     known = tables.load_tables(ROOT)
+    results = pathlib.Path(ROOT / "results" if args.results is None else args.results)
     if args.row is not None:
-        run_row(args, known)
+        run_row(args, known, results)
         return
-    of_row = (args.out, args.protocol, args.seed, args.devices)
+    of_row = (args.out, args.protocol, args.seed, args.devices, args.start_from)
     if args.run or args.overrides or any(each is not None for each in of_row):
         raise UserError("--run, --out, settings and so on have an effect with --row only")
     if args.list:
+        if args.results is not None:
+            raise UserError("--results has no effect on --list, which shows the commands")
         for table in known.values():
             print(f"# {table.key}: {table.title}")
-            print("\n".join(tables.describe(ROOT, row) for row in table.rows) + "\n")
+            print("\n".join(map(tables.describe, table.rows)) + "\n")
         return
-    results = tables.read_results(args.results)
+    found = tables.read_results(results, known)
     if args.report:
-        pictures = draw_all(ROOT / "docs", known, results)
-        for path in table_pages.write_all(ROOT, known, results, pictures):
+        for path in table_pages.write_all(ROOT, known, found):
             print("written", path)
         return
     if args.table not in (*known, "all"):
         raise UserError(f"there is no table {args.table!r}: --list shows {', '.join(known)}")
     for key, table in known.items():
         if args.table in (key, "all"):
-            print(table_pages.render(table, results))
+            print(table_pages.render(table, found))
 
 
 if __name__ == "__main__":

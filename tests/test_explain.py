@@ -42,6 +42,12 @@ def test_iaff_weighs_twice():
     assert len(fusion_weights(network("iaff"), X)) == 6
 
 
+def test_gates_are_no_fusions():
+    net = create_model("aff_cifar_resnext11_32x4d", num_classes=4, use_se=True)
+    weights = fusion_weights(filled(net), X)
+    assert [weight.shape[1:] for weight in weights] == [(256, 32, 32), (512, 16, 16), (1024, 8, 8)]
+
+
 def test_a_plain_sum_has_no_weights():
     with pytest.raises(UserError, match="no fusion that computes weights"):
         fusion_weights(network("add"), X)

@@ -301,6 +301,7 @@ def test_width_reduction_and_deep_stem_shapes():
         ("aff_resnet18", {}, r"no ResNet has depth 18: it is one of \[50, 101, 152\]"),
         ("aff_resnext18_32x4d", {}, "no ResNeXt has depth 18"),
         ("aff_resnet50", {"first_fused_stage": 6}, "must be 1 to 5 for 4 stages"),
+        ("aff_resnet50", {"first_fused_stage": 5, "reduction": 8}, "reduction=8 has no effect: no"),
         ("aff_cifar_resnt32", {}, "unknown model 'aff_cifar_resnt32'; did you mean"),
         ("af_cifar_resnet32", {}, "unknown model 'af_cifar_resnet32'; did you mean"),
         ("aff_cifar_resnet8", {"fusion": "iaff"}, "has a fusion already"),

@@ -4,6 +4,7 @@ import struct
 
 import pytest
 from helpers import load_script
+from matplotlib import pyplot
 from PIL import Image
 from tensorboardX.proto.event_pb2 import Event
 
@@ -164,7 +165,12 @@ def test_a_run_is_drawn_against_a_csv(digits_run, tmp_path, monkeypatch, capsys)
     command = ["plot_runs.py", "--out", str(picture), f"$ours={digits_run[0]}", str(theirs)]
     command.append(str(tmp_path / "lr=0.1"))
     monkeypatch.setattr("sys.argv", command)
+    drawn = []
+    monkeypatch.setattr(pyplot, "close", drawn.append)
     script.main()
+    (figure,) = drawn
+    labels = [axis.get_ylabel() for axis in figure.axes]
+    assert labels == ["cross-entropy", "accuracy (%)"]
     assert capsys.readouterr().out == f"written {picture}\n"
     assert Image.open(picture).width > 500
     monkeypatch.setattr("sys.argv", [*command, str(theirs)])

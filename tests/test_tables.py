@@ -7,7 +7,10 @@ from conftest import ROOT
 from helpers import load_script
 
 from openaff import UserError, list_models, table_pages, tables
-from openaff.table_plots import draw_all
+from openaff.checkpoints import PUBLISHED, list_published
+from openaff.config import to_yaml
+from openaff.table_plots import draw_all, save_all
+from openaff.training.interrupt import Stopped
 
 
 @pytest.fixture(scope="module")
@@ -21,10 +24,12 @@ def test_every_row_of_a_network_that_is_here_has_a_command(known, root):
     for table in known.values():
         for row in table.rows:
             if row.config is None:
-                assert "--run" not in tables.describe(root, row)
+                assert "--run" not in tables.describe(row)
                 continue
-            command = tables.describe(root, row).split()
-            assert command[-2].startswith("gpu:0") and command[-1].startswith("data.")
+            assert f"--devices {tables.gpus(row.devices)} data." in tables.describe(row)
+            header = (root / row.config).read_text()
+            assert re.search(r"--devices (\S+)", header).group(1) == tables.gpus(row.devices)
+            assert ("start_from=FILE" in header) == bool(row.start_from)
             config = tables.row_config(root, row)
             trained += 1
             assert config.model.name == row.model
@@ -56,69 +61,144 @@ def test_published_figures_are_those_of_the_specification(known, root):
             assert {row.name: row.published for row in rows} == expected
     runs = [row for key in known if key.endswith("-runs") for row in known[key].rows]
     best = [100 * run.get("best", run.get("best_top1_error")) for run in source["training_runs"]]
-    assert sorted(row.published for row in runs) == pytest.approx(sorted(best), abs=0.006)
+    published = sorted(row.published for row in runs if row.published is not None)
+    assert published == pytest.approx(sorted(best), abs=0.006)
+    assert sorted(row.checkpoint for row in runs if row.checkpoint) == list_published()
+    for row in runs:
+        if row.checkpoint:
+            checkpoint = PUBLISHED[row.checkpoint]
+            assert checkpoint.model == row.model and 100 * checkpoint.score == (
+                pytest.approx(row.published, abs=0.006)
+            )
     depth = source["paper_tables"]["cifar100_fusion_by_depth"]
     quoted = [value for key, values in depth.items() if key != "columns" for value in values]
     assert [row.published for row in known["fusion-by-depth"].rows] == quoted
 
 
-def result(tmp_path, digits_run, seed, accuracy, row):
-    run = tmp_path / f"run{seed}"
-    shutil.copytree(digits_run[0], run)
-    values = json.loads((run / "result.json").read_text())
-    values.update(
-        seed=seed,
-        last_accuracy=accuracy,
-        command="train.py configs/a.yaml --out /home/x/run data.root=/d/c",
-    )
-    (run / "result.json").write_text(json.dumps(values))
-    return tables.record(tmp_path / "results", run, row, "reduced")
+def finished(folder, digits_run, **values):
+    """A run folder with the files of a finished run that ``record`` reads."""
+    folder.mkdir()
+    shutil.copy(digits_run[0] / "metrics.jsonl", folder)
+    result = json.loads((digits_run[0] / "result.json").read_text())
+    command = "train.py configs/a.yaml --out /home/x/run data.root=/d/c"
+    result.update(model="aff_cifar_resnet8", dataset="cifar100", labels="fine (100 classes)")
+    result.update({"command": command, **values})
+    (folder / "result.json").write_text(json.dumps(result))
+    return folder
 
 
-def test_ours_come_from_results_alone_with_mean_and_spread(known, tmp_path, digits_run):
-    row, table = tables.find_row(known, "fusions-resnet8.aff")
-    with pytest.raises(UserError, match="there is no folder of results"):
-        tables.read_results(tmp_path / "results")
-    for seed, accuracy in ((0, 0.36), (1, 0.37), (2, 0.38)):
-        result(tmp_path, digits_run, seed, accuracy, row)
-    results = tables.read_results(tmp_path / "results")
-    commands = {each["command"] for each in results[row.id, "reduced"]}
-    assert commands == {"train.py configs/a.yaml --out run data.root=c"}
-    text = table_pages.render(table, results)
-    (line,) = (each for each in text.splitlines() if each.startswith("| ResNet-8, AFF |"))
-    assert "| 76.3 | not established |" in line and "37.00 ± 1.00 (3 seeds)" in line
-    (line,) = (each for each in text.splitlines() if "ResNet-8, SK |" in each)
-    assert line.endswith("|  |  |")  # not run: blank
-    assert tables.ours([{"last_accuracy": 0.8}], "top-1 error") == "20.00"
-    (tmp_path / "results" / "reduced" / "bad.json").write_text("{}")
-    with pytest.raises(UserError, match="bad.json is no result of ours"):
-        tables.read_results(tmp_path / "results")
-
-
-def test_report_and_its_pictures(known, root, tmp_path, digits_run):
+@pytest.fixture
+def results(known, tmp_path, digits_run):
+    """A folder of results: three of AFF by the reduced protocol."""
     row, _ = tables.find_row(known, "fusions-resnet8.aff")
-    result(tmp_path, digits_run, 0, 0.36, row)
-    for results, count in (({}, 2), (tables.read_results(tmp_path / "results"), 4)):
-        pictures = draw_all(tmp_path, known, results)
-        assert len(pictures) == count
-        page = table_pages.tables_page(root, known, results, pictures)
-        for name, caption in pictures:
-            assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
+    for seed, accuracy in ((0, 0.36), (1, 0.37), (2, 0.38)):
+        values = {"seed": seed, "last_accuracy": accuracy}
+        run = finished(tmp_path / f"run{seed}", digits_run, **values)
+        tables.record(tmp_path / "results", run, known, row, "reduced")
+    return tmp_path / "results"
+
+
+def test_ours_come_from_results_alone_with_mean_and_spread(known, results):
+    read = tables.read_results(results, known)
+    table = known["fusions-resnet8"]
+    commands = {each["command"] for each in read["fusions-resnet8.aff", "reduced"]}
+    assert commands == {"train.py configs/a.yaml --out run data.root=c"}
+    lines = table_pages.render(table, read).splitlines()
+    (line,) = (each for each in lines if each.startswith("| ResNet-8, AFF |"))
+    assert "| 76.3 | not established |  | 37.00 ± 1.00 (3 seeds) |" in line
+    (line,) = (each for each in lines if "ResNet-8, SK |" in each)
+    assert line.startswith("| ResNet-8, SK |  |  |  |  |")  # not run: blank
+    assert tables.ours([{"last_accuracy": 0.8}], "top-1 error") == "20.00"
+
+
+def test_a_figure_in_two_tables_has_one_run(known, tmp_path, digits_run):
+    row, _ = tables.find_row(known, "fusion-by-depth.resnet-b1-aff")
+    run = finished(tmp_path / "run", digits_run, last_accuracy=0.75)
+    path = tables.record(tmp_path / "results", run, known, row, "paper")
+    assert json.loads(path.read_text())["row"] == row.run == "fusions-resnet8.aff"
+    assert "--row fusion-by-depth.resnet-b1-aff --run --out runs/fusions-resnet8.aff " in (
+        tables.describe(row)
+    )
+    read = tables.read_results(tmp_path / "results", known)
+    for table in (known["fusion-by-depth"], known["fusions-resnet8"]):
+        # Labels are named where those of the published figure are not known.
+        assert "| 76.3 | not established | 75.00, fine (100 classes) |" in (
+            table_pages.render(table, read)
+        )
+
+
+@pytest.mark.parametrize(
+    "values, message",
+    [
+        ({"last_accuracy": 48.67}, "last_accuracy is no share of 1: 48.67"),
+        ({"last_accuracy": "0.4"}, "last_accuracy is no share of 1: '0.4'"),
+        ({"best_accuracy": float("nan")}, "best_accuracy is no share of 1: nan"),
+        ({"seed": None}, "seed cannot be None"),
+        ({"model": "add_cifar_resnet8"}, "model is 'add_cifar_resnet8', of the row it is 'aff_"),
+        ({"dataset": "cifar10"}, "dataset is 'cifar10', of the row it is 'cifar100'"),
+        ({"labels": None}, "labels cannot be None"),
+        ({"command": 3}, "expected string"),
+    ],
+)
+def test_a_run_of_something_else_is_not_recorded(known, tmp_path, digits_run, values, message):
+    row, _ = tables.find_row(known, "fusions-resnet8.aff")
+    run = finished(tmp_path / "run", digits_run, **values)
+    with pytest.raises(UserError, match=f"run is no finished run of {row.id}: .*{message}"):
+        tables.record(tmp_path / "results", run, known, row, "reduced")
+    assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda result: {}, "it has no 'row'"),
+        (lambda result: [], "list indices"),
+        (lambda result: {**result, "row": "fusions-resnet8.af"}, "did you mean 'fusions-resnet8.a"),
+        (lambda result: {**result, "protocol_name": "quick"}, "there is no protocol 'quick'"),
+        (lambda result: {**result, "curve": []}, "its curve is empty"),
+        (lambda result: {**result, "curve": "abc"}, "string indices"),
+        (lambda result: {**result, "curve": [{"test_accuracy": 2}]}, "test_accuracy is no share"),
+        (lambda result: result, "seed 0 of fusions-resnet8.aff stands twice"),
+    ],
+)
+def test_a_file_that_is_no_result_is_named(known, results, change, message):
+    first = next((results / "reduced").glob("*seed0.json"))
+    changed = change(json.loads(first.read_text()))
+    (results / "reduced" / "zz.json").write_text(json.dumps(changed))
+    with pytest.raises(UserError, match=f"zz.json is no result of ours: .*{message}"):
+        tables.read_results(results, known)
+
+
+def test_a_missing_folder_of_results(known, tmp_path):
+    with pytest.raises(UserError, match="there is no folder of results"):
+        tables.read_results(tmp_path / "results", known)
+
+
+def test_report_and_its_pictures(known, results, tmp_path):
+    for read, count in (({}, 2), (tables.read_results(results, known), 4)):
+        pictures = draw_all(known, read)
+        paths = save_all(tmp_path, pictures)
+        assert len(paths) == count
+        captions = [(name, caption) for name, _, caption in pictures]
+        page = table_pages.tables_page(known, read, captions)
+        for path, (name, caption) in zip(paths, captions):
+            assert path.name == name and path.read_bytes().startswith(b"\x89PNG")
             assert f"({name})" in page and caption in page
         for table in known.values():
             assert f"## {table.title}" in page
             for each in table.rows:
                 assert each.id in page
-    assert "| AFF | 36.00 | " in page
+        assert ("## The reduced protocol" in page) == bool(read)
+    assert "| AFF | 37.00 ± 1.00 (3 seeds) | " in page
     command = "--row fusions-resnet8.aff --run --protocol reduced --seed 0 --out runs/reduced/aff-0"
     assert command in page
 
 
 def test_pages_are_those_of_the_committed_results(known, root):
     """docs/tables.md and the README's tables hold what --report would write."""
-    results = tables.read_results(root / "results")
-    pictures = re.findall(r"!\[\]\((.+?)\)\n\n\*(.+)\*", (root / "docs/tables.md").read_text())
-    page = table_pages.tables_page(root, known, results, pictures)
+    results = tables.read_results(root / "results", known)
+    pictures = re.findall(r"\]\((tables_.+?)\)\n\n\*(.+)\*", (root / "docs/tables.md").read_text())
+    page = table_pages.tables_page(known, results, pictures)
     assert (root / "docs/tables.md").read_text() == page
     readme = (root / "README.md").read_text()
     for block in table_pages.readme_tables(known, results).values():
@@ -130,7 +210,7 @@ def test_a_readme_without_marks_is_left_alone(known, root, tmp_path):
     shutil.copytree(root / "configs", tmp_path / "configs")
     (tmp_path / "README.md").write_text("# mine\n")
     with pytest.raises(UserError, match="has no <!-- networks"):
-        table_pages.write_all(tmp_path, known, {}, [])
+        table_pages.write_all(tmp_path, known, {})
     assert (tmp_path / "README.md").read_text() == "# mine\n"
     assert list((tmp_path / "docs").iterdir()) == []
 
@@ -173,6 +253,28 @@ def test_script(known, monkeypatch, capsys, tmp_path, digits_run):
         ((*aff, "--run", "--out", digits_run[0]), "is a run of another configuration"),
         (("--list", "--run"), "have an effect with --row only"),
         (("--list", "--seed", "0"), "have an effect with --row only"),
+        (("--report", "--start-from", "x"), "have an effect with --row only"),
+        (("--list", "--results", tmp_path), "--results has no effect on --list"),
+        ((*aff, "--run", "--out", "x", "--results", __file__), "test_tables.py is no folder"),
+        ((*aff, "--run", "--out", "x", "--devices", "cpu:2"), "on 1 device: take --devices gpu:0 "),
+        ((*aff, "--run", "--out", "x", "--start-from", "y"), "--start-from has no effect on fusi"),
+        (
+            ("--row", "cifar100-runs.2020-11.aff-resnet32", "--run", "--out", "x"),
+            "on 2 devices: take --devices gpu:0,1 or cpu:2",
+        ),
+        (
+            ("--row", "context-scale.aff", "--run", "--out", "x", "--devices", "cpu:2"),
+            "is trained in float16, on GPUs only: take --devices gpu:0,1",
+        ),
+        (
+            ("--row", "cifar100-2020-11.aff-resnet-32", "--run", "--out", "x"),
+            "needs --start-from, the run folder of cifar100-runs.2020-11.aff-resnet32-coarse$",
+        ),
+        (
+            ("--row", "cifar10-runs.2020-09.aff-resnet32-cifar10", "--run", "--out", "x")
+            + ("--protocol", "reduced"),
+            "has no reduced form: only the table fusions-resnet8 has",
+        ),
         (("--row", ""), "there is no row ''"),
         (
             ("--row", "fusion-by-depth.inception-b1-aff", "--run", "--out", "x"),
@@ -187,15 +289,93 @@ def test_script(known, monkeypatch, capsys, tmp_path, digits_run):
             call(*arguments)
 
 
-def test_a_row_is_trained_once_and_recorded(monkeypatch, tmp_path, digits_run):
+def trained(folder, known, row_id, start_from=None):
+    """A finished run folder of a row, but for its training."""
+    config = tables.row_config(ROOT, tables.find_row(known, row_id)[0], "paper", ["seed=7"])
+    config.start_from = start_from and str(start_from / "best.params")
+    folder.mkdir()
+    (folder / "config.yaml").write_text(to_yaml(config))
+    for name in ("result.json", "best.params"):
+        (folder / name).touch()
+    return folder
+
+
+def test_a_continued_row_starts_from_the_run_that_it_continues(known, tmp_path):
+    first = "cifar100-runs.2020-11.aff-resnext47-32x4d-coarse"
+    second, third = f"{first}-continued", f"{first}-continued-twice"
+    row, _ = tables.find_row(known, third)
+    scratch = trained(tmp_path / "first", known, first)
+    once = trained(tmp_path / "second", known, second, scratch)
+    twice = trained(tmp_path / "third", known, third, once)
+    alone = trained(tmp_path / "alone", known, second)
+    assert f"--start-from runs/{second} " in tables.describe(row)
+    assert tables.starting_weights(ROOT, known, row, once) == once / "best.params"
+    for wrong in (scratch, twice, alone):
+        with pytest.raises(UserError, match=f"is no run of {first}"):
+            tables.starting_weights(ROOT, known, row, wrong)
+    (once / "result.json").unlink()
+    with pytest.raises(UserError, match=f"is no finished run: train {second} first"):
+        tables.starting_weights(ROOT, known, row, once)
+
+
+def test_a_stopped_row_goes_on_as_it_began(known, monkeypatch, tmp_path):
+    script, resumed = load_script("reproduce_tables.py"), []
+    row, _ = tables.find_row(known, "fusions-resnet8.aff")
+    config = tables.row_config(ROOT, row, "reduced", ["data.root=here"])
+    out = tmp_path / "run"
+    out.mkdir()
+    (out / "config.yaml").write_text(to_yaml(config))
+
+    def stop(folder, devices):
+        resumed.append(folder)
+        raise Stopped("SIGTERM: stopped after step 3")
+
+    monkeypatch.setattr(script, "resume", stop)
+    command = ["x", "--row", row.id, "--run", "--protocol", "reduced", "--out", str(out)]
+    monkeypatch.setattr("sys.argv", [*command, "data.root=there"])
+    with pytest.raises(UserError, match="goes on with data.root=here, as it began: leave data.ro"):
+        script.main()
+    for override in ([], ["data.root=here"]):
+        monkeypatch.setattr("sys.argv", command + override)
+        with pytest.raises(Stopped, match="after step 3; the same command goes on"):
+            script.main()
+    assert resumed == [out, out]
+
+
+def test_a_row_is_trained_once_and_recorded(known, monkeypatch, tmp_path, digits_run):
     """A finished run folder is recorded without training again."""
-    script = load_script("reproduce_tables.py")
-    monkeypatch.setattr(script.tables, "same_run", lambda run, config: True)
-    command = ["x", "--row", "fusions-resnet8.aff", "--run", "--protocol", "reduced"]
-    command += ["--out", str(digits_run[0]), "--results", str(tmp_path)]
+    row, _ = tables.find_row(known, "fusions-resnet8.aff")
+    run = finished(tmp_path / "run", digits_run)
+    config = tables.row_config(ROOT, row, "reduced", ["seed=0", "data.root=elsewhere"])
+    (run / "config.yaml").write_text(to_yaml(config))
+    command = ["x", "--row", row.id, "--run", "--protocol", "reduced"]
+    command += ["--out", str(run), "--results", str(tmp_path / "results"), "data.root=here"]
     monkeypatch.setattr("sys.argv", command)
-    script.main()
-    (path,) = tmp_path.rglob("*.json")
+    load_script("reproduce_tables.py").main()
+    (path,) = (tmp_path / "results").rglob("*.json")
     recorded = json.loads(path.read_text())
     assert recorded["row"] == "fusions-resnet8.aff" and len(recorded["curve"]) == 1
     assert recorded["last_accuracy"] == digits_run[1]["last_accuracy"]
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (("published: 74.0", "published: '74.0'"), "published is no number such as 74.0: '74.0'"),
+        (("metric: top-1 accuracy", "metric: top-1 acc"), "top-1 acc on cifar100 is not known"),
+        (("dataset: cifar100", "dataset: cifar"), "top-1 accuracy on cifar is not known"),
+        (("id: fusions-resnet8.se", "id: other.se"), "other.se does not begin with fusions-resnet"),
+        (("id: fusions-resnet8.se", "id: fusions-resnet8.sk"), "fusions-resnet8.sk stands twice"),
+        (("model: se_cifar_resnet8", "modle: x"), "unexpected keyword argument 'modle'"),
+        (("title", "tittle"), "tittle"),
+        (("id: fusions-resnet8.aff", "id: fusions-resnet8.af"), "resnet-b1-aff refers to fusions-"),
+        (("rows:", "rows: 3 #"), "is no table"),
+    ],
+)
+def test_a_file_that_is_no_table_is_named(root, tmp_path, change, message):
+    folder = tmp_path / "configs" / "tables"
+    shutil.copytree(root / "configs" / "tables", folder)
+    path = folder / "fusions-resnet8.yaml"
+    path.write_text(path.read_text().replace(*change, 1))
+    with pytest.raises(UserError, match=message):
+        tables.load_tables(tmp_path)

@@ -4,6 +4,7 @@ from functools import partial
 
 from mxnet.gluon import nn
 
+from ..errors import UserError
 from ..fusion import fusion_by_stage, fusion_factory
 
 
@@ -19,6 +20,8 @@ def norm_and_fusion(
     stage_fusion : callable
         ``stage_fusion(number)`` gives the fusion factory of a stage, counted from 1.
     """
+    if reduction is not None and first_fused_stage == stages + 1:
+        raise UserError(f"reduction={reduction!r} has no effect: no stage is fused")
     factory = fusion_factory(
         fusion, reduction, default_reduction, norm_layer=norm_layer, norm_kwargs=norm_kwargs
     )

@@ -5,6 +5,7 @@ from ..config import load_config
 from ..errors import UserError
 from .checkpointing import LAST, PREVIOUS
 from .devices import parse_devices
+from .interrupt import Stopped
 from .run import resume, train
 
 
@@ -32,20 +33,26 @@ def main(description):
         "overrides", nargs="*", metavar="key=value", help="settings that differ from the file's"
     )
     args = parser.parse_intermixed_args()
-    devices = parse_devices(args.devices)
-    if args.resume:
-        if args.config or args.out or args.overrides:
-            raise UserError("--resume takes its settings from the run folder: leave others out")
-        result = resume(args.resume, devices, args.checkpoint or LAST)
-    else:
-        if not (args.config and args.out):
-            raise UserError("--config and --out are needed, or --resume")
-        if args.checkpoint:
-            raise UserError("--checkpoint has no effect without --resume")
-        result = train(load_config(args.config, args.overrides), args.out, devices)
+    try:
+        result = _run(args)
+    except Stopped as stopped:
+        raise Stopped(f"{stopped}; go on with --resume {args.resume or args.out}") from None
     if result:  # of several workers the first one has it
         print(
             "best accuracy {best_accuracy:.2%} (epoch {best_epoch}, {best_selection}), last "
             "{last_accuracy:.2%}; labels: {labels}".format(**result)
         )
         print(f"written to {args.resume or args.out}")
+
+
+def _run(args):
+    devices = parse_devices(args.devices)
+    if args.resume:
+        if args.config or args.out or args.overrides:
+            raise UserError("--resume takes its settings from the run folder: leave others out")
+        return resume(args.resume, devices, args.checkpoint or LAST)
+    if not (args.config and args.out):
+        raise UserError("--config and --out are needed, or --resume")
+    if args.checkpoint:
+        raise UserError("--checkpoint has no effect without --resume")
+    return train(load_config(args.config, args.overrides), args.out, devices)

@@ -192,8 +192,7 @@ class _Session:
             self._clock()
             self.save()
             raise Stopped(
-                f"{stop.signal or 'another worker'}: stopped after step {self.engine.step}; go on "
-                f"with --resume {self.run.path}"
+                f"{stop.signal or 'another worker'}: stopped after step {self.engine.step}"
             )
 
     def _clock(self):

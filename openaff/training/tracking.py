@@ -147,7 +147,7 @@ def report(name, result, rows):
         + ", ".join(result["devices"])
         + (f" of each of {result['workers']} workers" if result["workers"] > 1 else ""),
         "versions": ", ".join(f"{key} {value}" for key, value in result["versions"].items()),
-        "threads": f"`OMP_NUM_THREADS={result['threads']}`",
+        "OMP_NUM_THREADS": result["threads"],
         "commit": result["commit"],
         "command": f"`{result['command']}`",
         "finished": result["date"],
@@ -266,8 +266,8 @@ def plot_curves(path, runs):
                 values = [scale * row[f"{part}_{key}"] for row in known]
                 marker = "." if len(epochs) <= 40 else ""
                 # Not a formula, and not a name that matplotlib leaves out of the legend.
-                label = name.replace("$", r"\$").replace("_", " _", name.startswith("_"))
-                curve = f"{label}, {part}" if known else None
+                shown = name.replace("$", r"\$").replace("_", " _", name.startswith("_"))
+                curve = f"{shown}, {part}" if known else None
                 axis.plot(epochs, values, line, color=f"C{index}", marker=marker, label=curve)
         axis.set_xlabel("epoch")
         axis.set_ylabel(label)
@@ -289,8 +289,8 @@ def _processor():
 
 
 def _threads():
-    """Of MXNet on the CPU: another number of them rounds otherwise."""
-    return os.environ["OMP_NUM_THREADS"]
+    """Of MXNet on the CPU, where another number rounds otherwise; None: it was not set."""
+    return os.environ.get("OMP_NUM_THREADS")
 
 
 def _commit():
