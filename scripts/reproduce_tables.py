@@ -103,6 +103,8 @@ def settle_devices(args, row, protocol, config):
 
 def is_finished(out, config, overrides):
     """Whether the run in a folder, which must be of this configuration, has ended."""
+    if not (out / "config.yaml").exists():
+        raise UserError(f"{out} is there, and no run folder: take another --out")
     theirs = load_config(out / "config.yaml")
     if not tables.same_run(theirs, config):
         raise UserError(f"{out} is a run of another configuration: take another --out")

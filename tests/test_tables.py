@@ -251,6 +251,7 @@ def test_script(known, monkeypatch, capsys, tmp_path, digits_run):
         ((*aff, "--run", "--out", "x", "--protocol", "quick"), "--protocol must be paper or red"),
         ((*aff, "--run", "--out", "x", "--protocol", ""), "--protocol must be paper or reduced"),
         ((*aff, "--run", "--out", digits_run[0]), "is a run of another configuration"),
+        ((*aff, "--run", "--out", tmp_path), "is there, and no run folder: take another --out"),
         (("--list", "--run"), "have an effect with --row only"),
         (("--list", "--seed", "0"), "have an effect with --row only"),
         (("--report", "--start-from", "x"), "have an effect with --row only"),
