@@ -97,18 +97,20 @@ def _depth(table, results):
 
 def _parameters(table, results):
     figure, axis = _axes("parameters without running statistics (millions)")
-    markers = {"coarse (20 superclasses)": "s", "fine (100 classes)": "o"}
-    for row in table.rows:
-        if row.published is None:
-            continue
+    rows = [row for row in table.rows if row.published is not None]
+    markers = dict(zip(sorted({row.model for row in rows}), "oDsv^<>ph"))
+    colors = {labels: f"C{index}" for index, labels in enumerate({row.labels: 0 for row in rows})}
+    for row in rows:
         millions = float(costs(table, row)[0].rstrip("M"))
-        color = "C0" if row.labels.startswith("fine") else "C1"
-        axis.plot(millions, row.published, markers[row.labels], color=color)
+        axis.plot(millions, row.published, markers[row.model], color=colors[row.labels])
         if (row.run, "paper") in results:
-            axis.plot(millions, _mean(results[row.run, "paper"]), "x", color=color, markersize=10)
-    for index, (labels, marker) in enumerate(reversed(list(markers.items()))):
-        axis.plot([], [], marker, color=f"C{index}", label=labels)
-    axis.legend(fontsize="small")
+            mine = _mean(results[row.run, "paper"])
+            axis.plot(millions, mine, "x", color=colors[row.labels], markersize=10)
+    for labels, color in colors.items():
+        axis.plot([], [], color=color, linewidth=5, label=labels)
+    for model, marker in markers.items():
+        axis.plot([], [], marker, color="0.4", label=model)
+    axis.legend(fontsize="x-small", loc="lower left", bbox_to_anchor=(0.02, 0.05))
     return figure
 
 
