@@ -9,9 +9,10 @@ from .tables import REDUCED_TABLE, costs, describe, describe_reduced, fusion_nam
 
 ABOUT_REDUCED = (
     "All rows by one recipe, that of `configs/cifar/aff_resnet8.yaml`: ResNet-8 at a quarter of "
-    "the paper's width (m = 1, some 0.08M parameters) and a fortieth of its length (10 epochs), "
-    "on the 100 fine labels, all 50,000 training and 10,000 test images. Nothing was chosen or "
-    "tuned by these results; the last epoch's accuracy counts.\n\n"
+    "the paper's width (m = 1) and a fortieth of its length (10 epochs), without mixup, with a "
+    "cosine for the steps and the pooled shortcut for the strided one, on the 100 fine labels, all "
+    "50,000 training and 10,000 test images. Nothing was chosen or tuned by these results; the "
+    "last epoch's accuracy counts.\n\n"
     "What this shows: every fusion trains, and how far each gets in so short a time. What it "
     "cannot show: the order that the paper reports for wider networks and 400 epochs. Networks "
     "this small are far from converged, and a fusion with more to learn may start later. Between "
@@ -115,7 +116,7 @@ def tables_page(tables, results, pictures):
         "Written by `python scripts/reproduce_tables.py --report` from `configs/tables` (published "
         "figures) and `results` (ours, each from a file that a run wrote; the last epoch's, so "
         "nothing is chosen on the test split). A blank is a run that was not made. Figures of one "
-        "run that stand in several tables have one command, and one run folder.\n",
+        "run that stand in several tables have one run folder.\n",
     ]
     parts += [f"![{caption}]({name})\n\n*{caption}*\n" for name, caption in pictures]
     parts += filter(None, [reduced_section(tables[REDUCED_TABLE], results)])

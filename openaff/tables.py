@@ -4,12 +4,14 @@ import dataclasses
 import functools
 import json
 import pathlib
-import re
+import shlex
 import statistics
 from dataclasses import dataclass, field
 from typing import Any, Dict, List, Optional
 
 import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from .complexity import summarize
 from .config import load_config
@@ -19,11 +21,22 @@ from .models import create_model
 
 PROTOCOLS = ("paper", "reduced")
 METRICS = ("top-1 accuracy", "top-1 error")
+LABELS = (None, "not established", "fine (100 classes)", "coarse (20 superclasses)")
 REDUCED_TABLE = "fusions-resnet8"
 REDUCED_RECIPE = "configs/cifar/aff_resnet8.yaml"  # the network is the row's, at m = 1
 WHEREABOUTS = ("root", "download", "workers")  # settings of data that change no result
 INPUT = {"cifar10": (3, 32, 32), "cifar100": (3, 32, 32), "imagenet": (3, 224, 224)}
 CLASSES = {"cifar10": 10, "cifar100": 100, "imagenet": 1000}
+OF_A_RUN = ("model", "options", "config", "devices", "start_from", "checkpoint")  # keys of a row
+_UNUSABLE = (
+    OSError,
+    ValueError,
+    TypeError,
+    KeyError,
+    AttributeError,
+    yaml.YAMLError,
+    OmegaConfBaseException,
+)
 CURVE = ("epoch", "train_loss", "train_accuracy", "test_loss", "test_accuracy")
 
 
@@ -74,41 +87,52 @@ def load_tables(root):
     tables, rows = {}, {}
     for path in sorted(pathlib.Path(root, "configs", "tables").glob("*.yaml")):
         try:
-            tables[path.stem] = _table(path.stem, yaml.safe_load(path.read_text()))
-        except (OSError, ValueError, TypeError, KeyError, AttributeError, yaml.YAMLError) as error:
-            reason = " ".join(str(error).split())
-            raise UserError(f"{path} is no table: {reason}") from None
-        for row in tables[path.stem].rows:
-            if row.id in rows:
-                raise UserError(f"{path}: the id {row.id} stands twice")
-            rows[row.id] = row
-    for row in rows.values():
-        for other in filter(None, (row.run, row.start_from)):
-            if other not in rows:
-                raise UserError(f"{row.id} refers to {other}, and there is no such row")
+            table = tables[path.stem] = _table(path.stem, yaml.safe_load(path.read_text()))
+            for row in table.rows:
+                if row.id in rows:
+                    raise ValueError(f"the id {row.id} stands twice")
+                rows[row.id] = row, table
+        except _UNUSABLE as error:
+            raise UserError(f"{path} is no table: {_reason(error)}") from None
+    for row, table in rows.values():
+        _check_references(row, table, rows)
     for table in tables.values():
         table.rows[:] = [_resolved(row, rows) for row in table.rows]
     return tables
 
 
 def _table(key, values):
-    table = Table(key=key, **{**values, "rows": [Row(**row) for row in values["rows"]]})
+    kind = OmegaConf.structured(Row)  # checks names and types
+    rows = [OmegaConf.to_object(OmegaConf.merge(kind, row)) for row in values["rows"]]
+    table = Table(key=key, **{**values, "rows": rows})
     if table.metric not in METRICS or table.dataset not in CLASSES:
         raise ValueError(f"{table.metric} on {table.dataset} is not known")
-    for row in table.rows:
+    for row in rows:
         if not row.id.startswith(key + "."):
             raise ValueError(f"the id {row.id} does not begin with {key}.")
-        if row.published is not None and not isinstance(row.published, float):
-            raise ValueError(f"{row.id}: published is no number such as 74.0: {row.published!r}")
+        if row.labels not in LABELS:
+            raise ValueError(f"{row.id}: labels {row.labels!r} are none of {LABELS}")
+        if row.run and any(getattr(row, name) != getattr(kind, name) for name in OF_A_RUN):
+            raise ValueError(f"{row.id} has a run: what trains it stands there")
     return table
+
+
+def _check_references(row, table, rows):
+    for key in ("run", "start_from"):
+        other = getattr(row, key)
+        if other is None:
+            continue
+        if other not in rows:
+            raise UserError(f"{row.id}: {key} is {other}, and there is no such row")
+        if rows[other][0].run is not None or rows[other][1].dataset != table.dataset:
+            raise UserError(f"{row.id}: {key} is {other}, which is no run on {table.dataset}")
 
 
 def _resolved(row, rows):
     if row.run is None:
         return dataclasses.replace(row, run=row.id)
-    run = rows[row.run]
-    shared = ("model", "options", "config", "devices", "start_from", "checkpoint")
-    return dataclasses.replace(row, **{key: getattr(run, key) for key in shared})
+    run, _ = rows[row.run]
+    return dataclasses.replace(row, **{key: getattr(run, key) for key in OF_A_RUN})
 
 
 def find_row(tables, row_id):
@@ -158,19 +182,21 @@ def starting_weights(root, tables, row, folder):
     Raises
     ------
     UserError
-        No finished run of that row, or of what that one continues.
+        No finished run of that row.
     """
     earlier, _ = find_row(tables, row.start_from)
-    folder = pathlib.Path(folder)
-    if not ((folder / "result.json").exists() and (folder / "best.params").exists()):
-        raise UserError(f"--start-from {folder} is no finished run: train {earlier.id} first")
-    theirs = load_config(folder / "config.yaml")
-    expected = dataclasses.replace(row_config(root, earlier), seed=theirs.seed)
-    if earlier.start_from and theirs.start_from:
-        before = pathlib.Path(theirs.start_from).parent
-        expected.start_from = str(starting_weights(root, tables, earlier, before))
-    if earlier.start_from and not theirs.start_from or not same_run(theirs, expected):
-        raise UserError(f"--start-from {folder} is no run of {earlier.id}: {row.id} continues that")
+    folder = pathlib.Path(folder).resolve()
+    try:
+        theirs = load_config(folder / "config.yaml")
+        expected = dataclasses.replace(row_config(root, earlier), seed=theirs.seed)
+        expected.start_from = theirs.start_from if earlier.start_from else None
+        if not same_run(theirs, expected) or bool(theirs.start_from) != bool(earlier.start_from):
+            raise UserError("it is of another configuration")
+        _finished(folder, tables, earlier, "paper")
+    except UserError as error:
+        raise UserError(
+            f"--start-from must be a run of {earlier.id}, which {row.id} continues: {error}"
+        ) from None
     return folder / "best.params"
 
 
@@ -185,29 +211,47 @@ def _but_whereabouts(config):
     return values
 
 
+def result_path(folder, row, protocol, seed):
+    """Where below ``folder`` a result of ``row`` stands."""
+    return pathlib.Path(folder) / protocol / f"{row.model}-{row.run}-seed{seed}.json"
+
+
 def record(folder, run, tables, row, protocol):
     """Copy a finished run's result below ``folder``, as the result of ``row``; the file's path.
 
     Raises
     ------
     UserError
-        The run has not finished, or is of another network or data set.
+        The run has not finished, or is of another network, data set or number of devices; or
+        there is another run's result already.
     """
-    run = pathlib.Path(run)
-    try:
-        result = json.loads((run / "result.json").read_text())
-        metrics = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-        result["curve"] = [{key: each[key] for key in CURVE} for each in metrics]
-        # Paths of the machine that ran it say nothing to others.
-        result["command"] = re.sub(r"(?<![^\s=])/\S*/", "", result["command"])
-        result = {"row": row.run, "protocol_name": protocol, **result}
-        _check_result(tables, result)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{run} is no finished run of {row.id}: {_reason(error)}") from None
-    path = pathlib.Path(folder) / protocol / f"{row.model}-{row.run}-seed{result['seed']}.json"
+    result = _finished(pathlib.Path(run), tables, row, protocol)
+    path = result_path(folder, row, protocol, result["seed"])
+    if path.exists() and json.loads(path.read_text())["curve"] != result["curve"]:
+        raise UserError(f"{path} is another run's result: name another folder, --results DIR")
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, result)
     return path
+
+
+def _finished(run, tables, row, protocol):
+    """What a finished run's files say, checked to be of this row."""
+    try:
+        result = json.loads((run / "result.json").read_text())
+        metrics = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+        curve = [{key: each[key] for key in CURVE} for each in metrics]
+        result = {"row": row.run, "protocol_name": protocol, **result, "curve": curve}
+        _check_result(tables, result)
+        # Paths of the machine that ran it say nothing to others.
+        result["command"] = shlex.join(map(_without_path, shlex.split(result["command"])))
+        return result
+    except _UNUSABLE as error:
+        raise UserError(f"{run} is no finished run of {row.id}: {_reason(error)}") from None
+
+
+def _without_path(argument):
+    key, equals, value = argument.rpartition("=")
+    return key + equals + (pathlib.Path(value).name if value.startswith("/") else value)
 
 
 def read_results(folder, tables):
@@ -218,10 +262,13 @@ def read_results(folder, tables):
     UserError
         No such folder, a file that is no result of these tables, or a seed that stands twice.
     """
-    if not pathlib.Path(folder).is_dir():
+    folder = pathlib.Path(folder)
+    if not folder.is_dir():
         raise UserError(f"there is no folder of results {folder}")
+    if any(folder.glob("*.json")):
+        raise UserError(f"{folder} holds results of one protocol: name the folder above it")
     found = {}
-    for path in sorted(pathlib.Path(folder).glob("*/*.json")):
+    for path in sorted(folder.glob("*/*.json")):
         try:
             result = json.loads(path.read_text())
             _check_result(tables, result)
@@ -229,7 +276,7 @@ def read_results(folder, tables):
             if result["seed"] in runs:
                 raise ValueError(f"seed {result['seed']} of {result['row']} stands twice")
             runs[result["seed"]] = result
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except _UNUSABLE as error:
             raise UserError(f"{path} is no result of ours: {_reason(error)}") from None
     return {key: [runs[seed] for seed in sorted(runs)] for key, runs in found.items()}
 
@@ -241,7 +288,18 @@ def _check_result(tables, result):
             raise ValueError(f"{key} is {result[key]!r}, of the row it is {value!r}")
     if result["protocol_name"] not in PROTOCOLS:
         raise ValueError(f"there is no protocol {result['protocol_name']!r}")
-    for key, kind in (("seed", int), ("trainable_parameters", int), ("labels", str)):
+    devices = row.devices if result["protocol_name"] == "paper" else 1
+    if len(result["devices"]) * result["workers"] != devices:
+        raise ValueError(f"it ran on {result['devices']}, of the row it is {devices} devices")
+    if result["protocol_name"] == "paper" and row.labels in LABELS[2:]:
+        if result["labels"] != row.labels:
+            raise ValueError(f"labels are {result['labels']}, of the row they are {row.labels}")
+    for key, kind in (
+        ("seed", int),
+        ("trainable_parameters", int),
+        ("labels", str),
+        ("command", str),
+    ):
         if type(result[key]) is not kind:
             raise ValueError(f"{key} cannot be {result[key]!r}")
     if not result["curve"]:
@@ -255,7 +313,7 @@ def _check_result(tables, result):
 
 
 def _reason(error):
-    return f"it has no {error}" if isinstance(error, KeyError) else error
+    return f"it has no {error}" if type(error) is KeyError else " ".join(str(error).split())
 
 
 def ours(results, metric):
@@ -304,6 +362,7 @@ def describe_reduced(row, seed):
     """The command of a row's run by the reduced protocol."""
     key = row.id.rpartition(".")[2]
     options = f"--protocol reduced --seed {seed} --out runs/reduced/{key}-{seed}"
+    options += " --results runs/results"  # results/ has this one
     return f"{_command(row)} {options} {_data(row)}"
 
 

@@ -51,23 +51,30 @@ def run_row(args, known, results):
     row, _ = tables.find_row(known, args.row)
     if not (args.run and args.out):
         raise UserError("--row needs --run and --out, the run folder")
-    out = pathlib.Path(args.out)
-    if results.exists() and not results.is_dir():
-        raise UserError(f"--results {results} is no folder")
-    protocol = "paper" if args.protocol is None else args.protocol
-    config = settle_config(args, known, row, protocol)
+    out, protocol = pathlib.Path(args.out), "paper" if args.protocol is None else args.protocol
+    config = settle_config(args, known, row, protocol, out)
     devices = settle_devices(args, row, protocol, config)
-    try:
-        if not out.exists():
-            train(config, out, devices)
-        elif not is_finished(out, config, args.overrides):
-            resume(out, devices)
-    except Stopped as stopped:
-        raise Stopped(f"{stopped}; the same command goes on") from None
+    finished = out.exists() and is_finished(out, config, args.overrides)
+    path = tables.result_path(results, row, protocol, config.seed)
+    if not finished:
+        if results.exists() and not results.is_dir():
+            raise UserError(f"--results {results} is no folder")
+        if path.exists():
+            raise UserError(
+                f"{path} is there already: take another --seed, or a folder of your own, such as "
+                "--results runs/results"
+            )
+        try:
+            if out.exists():
+                resume(out, devices)
+            else:
+                train(config, out, devices)
+        except Stopped as stopped:
+            raise Stopped(f"{stopped}; the same command goes on") from None
     print("written", tables.record(results, out, known, row, protocol))
 
 
-def settle_config(args, known, row, protocol):
+def settle_config(args, known, row, protocol, out):
     allowed = [f"data.{key}" for key in tables.WHEREABOUTS]
     foreign = [each for each in args.overrides if each.partition("=")[0] not in allowed]
     if foreign:
@@ -78,34 +85,40 @@ def settle_config(args, known, row, protocol):
     if row.start_from is None or protocol == "reduced":
         if args.start_from is not None:
             raise UserError(f"--start-from has no effect on {row.id}, which starts from scratch")
-        return config
-    if args.start_from is None:
-        raise UserError(f"{row.id} needs --start-from, the run folder of {row.start_from}")
-    config.start_from = str(tables.starting_weights(ROOT, known, row, args.start_from))
+    elif args.start_from is not None:
+        config.start_from = str(tables.starting_weights(ROOT, known, row, args.start_from))
+    elif out.exists():  # it has started
+        config.start_from = run_config(out).start_from
+    if row.start_from and protocol == "paper" and config.start_from is None:
+        raise UserError(f"{row.id} needs --start-from, a finished run of {row.start_from}")
     return config
 
 
 def settle_devices(args, row, protocol, config):
-    devices = parse_devices(args.devices or "cpu")
+    devices = parse_devices("cpu" if args.devices is None else args.devices)
     count = row.devices if protocol == "paper" else 1
-    if len(devices) != count:
-        raise UserError(
-            f"the batch of {row.id} is the recipe's on {count} device{'s' * (count > 1)}: take "
-            f"--devices {tables.gpus(count)} or cpu{f':{count}' * (count > 1)}"
-        )
     if config.precision != "float32" and devices[0].device_type == "cpu":
         raise UserError(
             f"{row.id} is trained in {config.precision}, on GPUs only: take --devices "
             + tables.gpus(count)
         )
+    if len(devices) != count:
+        raise UserError(
+            f"the batch of {row.id} is the recipe's on {count} device{'s' * (count > 1)}: take "
+            f"--devices {tables.gpus(count)} or cpu{f':{count}' * (count > 1)}"
+        )
     return devices
+
+
+def run_config(out):
+    if not (out / "config.yaml").exists():
+        raise UserError(f"{out} is there, and no run folder: take another --out")
+    return load_config(out / "config.yaml")
 
 
 def is_finished(out, config, overrides):
     """Whether the run in a folder, which must be of this configuration, has ended."""
-    if not (out / "config.yaml").exists():
-        raise UserError(f"{out} is there, and no run folder: take another --out")
-    theirs = load_config(out / "config.yaml")
+    theirs = run_config(out)
     if not tables.same_run(theirs, config):
         raise UserError(f"{out} is a run of another configuration: take another --out")
     if (out / "result.json").exists():
@@ -138,6 +151,8 @@ def main():
         return
     found = tables.read_results(results, known)
     if args.report:
+        if not found:
+            raise UserError(f"{results} holds no results: a report without any would be blank")
         for path in table_pages.write_all(ROOT, known, found):
             print("written", path)
         return

@@ -1,6 +1,8 @@
 import csv
 import json
 import struct
+import subprocess
+import sys
 
 import pytest
 from helpers import load_script
@@ -12,7 +14,7 @@ from openaff import UserError
 from openaff.config import load_config
 from openaff.training.devices import parse_devices
 from openaff.training.run import train
-from openaff.training.tracking import read_metrics
+from openaff.training.tracking import Run, read_metrics
 
 
 def test_run_folder_holds_what_was_run_and_what_came_out(digits_run):
@@ -107,6 +109,23 @@ def test_existing_folder_is_refused_and_left_alone(tmp_path, root):
     with pytest.raises(UserError, match="exists: take another --out"):
         train(config, tmp_path, parse_devices("cpu"))
     assert [path.name for path in tmp_path.iterdir()] == ["kept"]
+
+
+def test_a_folder_that_another_process_writes_is_refused(tmp_path):
+    Run(tmp_path / "run", "epochs: 1\n")
+    hold = (
+        "import fcntl, sys; lock = open(sys.argv[1], 'w'); fcntl.lockf(lock, fcntl.LOCK_EX); "
+        "print('held', flush=True); sys.stdin.read()"
+    )
+    holder = subprocess.Popen(
+        [sys.executable, "-c", hold, str(tmp_path / "run" / Run.LOCK)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    )  # fmt: skip
+    assert holder.stdout.readline() == b"held\n"
+    with pytest.raises(UserError, match="another process is training in .*run: let it end"):
+        Run.reopen(tmp_path / "run")
+    holder.communicate()
+    Run.reopen(tmp_path / "run")
 
 
 def test_nothing_is_written_when_the_configuration_cannot_run(tmp_path, root):

@@ -48,31 +48,96 @@ def test_coarse_figures_are_marked_wherever_they_stand(known):
                 assert row.labels.startswith("coarse"), row.id
 
 
-def test_published_figures_are_those_of_the_specification(known, root):
-    source = json.loads((root / "tests/data/published_results.json").read_text())
+@pytest.fixture(scope="module")
+def source(root):
+    return json.loads((root / "tests/data/published_results.json").read_text())
+
+
+def test_printed_figures_are_those_of_the_specification(known, source):
     for revision in ("2020-09", "2020-11"):
         for kind, name in (("cifar100", "cifar100-sota"), ("imagenet", "imagenet-sota")):
-            expected = {
-                row["model"]: row["value"]
+            expected = [
+                (row["model"], row["value"], row["params"])
                 for row in source["headline_tables"]
                 if row["table"] == name and row["revision"].startswith(revision)
-            }
+            ]
             rows = known[f"{kind}-{revision}"].rows
-            assert {row.name: row.published for row in rows} == expected
+            assert [(row.name, row.published, row.printed_parameters) for row in rows] == expected
+    paper = source["paper_tables"]
+    depth = paper["cifar100_fusion_by_depth"]
+    quoted = {
+        f"{family}, b = {blocks}": value
+        for family, values in depth.items()
+        if family != "columns"
+        for blocks, value in enumerate(values, start=1)
+    }
+    assert {row.name: row.published for row in known["fusion-by-depth"].rows} == quoted
+    scale = {row.name: row.published for row in known["context-scale"].rows}
+    assert scale == paper["imagenet_context_scale_top1_accuracy"]
+
+
+def test_runs_are_those_of_the_specification(known, source, root):
+    for dataset in ("cifar10", "cifar100", "imagenet"):
+        rows = [row for row in known[f"{dataset}-runs"].rows if row.published is not None]
+        runs = [run for run in source["training_runs"] if run["dataset"] == dataset]
+        assert len(rows) == len(runs)
+        for row, run in zip(rows, runs):
+            check_run(row, run, tables.row_config(root, row))
+
+
+def check_run(row, run, config):
+    best = run.get("best", run.get("best_top1_error"))
+    assert (row.name, row.devices) == (run["model"], run["gpus"])
+    assert row.published == pytest.approx(100 * best, abs=0.006)
+    note = f"best of {run['epochs']} epochs (epoch {run['best_epoch']}), chosen on the "
+    if "last" in run:
+        note += f"test split; last {100 * run['last']:.2f}"
+    else:
+        note += f"validation split; top-5 error {100 * run['top5_error']:.2f}"
+    assert row.note == note
+    assert (row.labels or run["labels"]).split(" (")[0] == run["labels"].split(" (")[0]
+    data, optimizer = config.data, config.optimizer
+    assert (config.epochs, optimizer.lr) == (run["epochs"], run["lr"])
+    assert optimizer.label_smoothing == run["label_smoothing"]
+    assert optimizer.no_wd is (run["no_wd"] is True)
+    assert bool(data.autoaugment) is (run.get("autoaugment") is True)
+    assert data.batch_size == run.get("batch_per_gpu", 128)
+    assert bool(data.mixup_alpha) is (run["mixup"] != "off")
+    alpha, off = re.search(r"alpha ([0-9.]+)", run["mixup"]), re.search(r"last (\d+)", run["mixup"])
+    assert alpha is None or data.mixup_alpha == float(alpha.group(1))
+    assert off is None or data.mixup_off_epochs == int(off.group(1))
+    steps = re.match(r"step (\d+),(\d+) x0.1", run["schedule"])
+    warmup = re.match(r"(\d+) warm-up epochs, cosine", run["schedule"])
+    assert config.schedule.name == ("step" if steps else "cosine")
+    if steps:
+        assert config.schedule.milestones == [float(step) for step in steps.groups()]
+    else:
+        assert config.schedule.warmup == float(warmup.group(1))
+
+
+def test_a_figure_of_another_table_is_that_of_its_run(known):
+    rows = {row.id: (row, table) for table in known.values() for row in table.rows}
+    aliases = [each for each in rows.values() if each[0].run != each[0].id]
+    assert len(aliases) == 17
+    for row, table in aliases:
+        run, its_table = rows[row.run]
+        published = row.published
+        if table.metric != its_table.metric:
+            published = 100 - published
+        if row.published != 89.3:  # as its note says
+            assert published == pytest.approx(run.published, abs=0.1)
+        if "2020" in row.id:
+            assert re.search(r"2020-\d+", row.id).group() in row.run
+
+
+def test_names_of_checkpoints(known):
     runs = [row for key in known if key.endswith("-runs") for row in known[key].rows]
-    best = [100 * run.get("best", run.get("best_top1_error")) for run in source["training_runs"]]
-    published = sorted(row.published for row in runs if row.published is not None)
-    assert published == pytest.approx(sorted(best), abs=0.006)
-    assert sorted(row.checkpoint for row in runs if row.checkpoint) == list_published()
+    runs = [row for row in runs if row.checkpoint]
+    assert sorted(row.checkpoint for row in runs) == list_published()
     for row in runs:
-        if row.checkpoint:
-            checkpoint = PUBLISHED[row.checkpoint]
-            assert checkpoint.model == row.model and 100 * checkpoint.score == (
-                pytest.approx(row.published, abs=0.006)
-            )
-    depth = source["paper_tables"]["cifar100_fusion_by_depth"]
-    quoted = [value for key, values in depth.items() if key != "columns" for value in values]
-    assert [row.published for row in known["fusion-by-depth"].rows] == quoted
+        checkpoint = PUBLISHED[row.checkpoint]
+        assert checkpoint.model == row.model
+        assert 100 * checkpoint.score == pytest.approx(row.published, abs=0.006)
 
 
 def finished(folder, digits_run, **values):
@@ -137,7 +202,9 @@ def test_a_figure_in_two_tables_has_one_run(known, tmp_path, digits_run):
         ({"model": "add_cifar_resnet8"}, "model is 'add_cifar_resnet8', of the row it is 'aff_"),
         ({"dataset": "cifar10"}, "dataset is 'cifar10', of the row it is 'cifar100'"),
         ({"labels": None}, "labels cannot be None"),
-        ({"command": 3}, "expected string"),
+        ({"command": 3}, "command cannot be 3"),
+        ({"command": "a 'b"}, "No closing quotation"),
+        ({"devices": ["cpu(0)"] * 2}, "of the row it is 1 devices"),
     ],
 )
 def test_a_run_of_something_else_is_not_recorded(known, tmp_path, digits_run, values, message):
@@ -191,6 +258,7 @@ def test_report_and_its_pictures(known, results, tmp_path):
         assert ("## The reduced protocol" in page) == bool(read)
     assert "| AFF | 37.00 ± 1.00 (3 seeds) | " in page
     command = "--row fusions-resnet8.aff --run --protocol reduced --seed 0 --out runs/reduced/aff-0"
+    command += " --results runs/results data.download=true"
     assert command in page
 
 
@@ -257,6 +325,9 @@ def test_script(known, monkeypatch, capsys, tmp_path, digits_run):
         (("--report", "--start-from", "x"), "have an effect with --row only"),
         (("--list", "--results", tmp_path), "--results has no effect on --list"),
         ((*aff, "--run", "--out", "x", "--results", __file__), "test_tables.py is no folder"),
+        (("--report", "--results", tmp_path), "holds no results: a report without any would be"),
+        (("--table", "all", "--results", ROOT / "results/reduced"), "name the folder above it"),
+        ((*aff, "--run", "--out", "x", "--devices", ""), "--devices '': write cpu"),
         ((*aff, "--run", "--out", "x", "--devices", "cpu:2"), "on 1 device: take --devices gpu:0 "),
         ((*aff, "--run", "--out", "x", "--start-from", "y"), "--start-from has no effect on fusi"),
         (
@@ -269,7 +340,7 @@ def test_script(known, monkeypatch, capsys, tmp_path, digits_run):
         ),
         (
             ("--row", "cifar100-2020-11.aff-resnet-32", "--run", "--out", "x"),
-            "needs --start-from, the run folder of cifar100-runs.2020-11.aff-resnet32-coarse$",
+            "needs --start-from, a finished run of cifar100-runs.2020-11.aff-resnet32-coarse$",
         ),
         (
             ("--row", "cifar10-runs.2020-09.aff-resnet32-cifar10", "--run", "--out", "x")
@@ -290,32 +361,32 @@ def test_script(known, monkeypatch, capsys, tmp_path, digits_run):
             call(*arguments)
 
 
-def trained(folder, known, row_id, start_from=None):
-    """A finished run folder of a row, but for its training."""
-    config = tables.row_config(ROOT, tables.find_row(known, row_id)[0], "paper", ["seed=7"])
-    config.start_from = start_from and str(start_from / "best.params")
-    folder.mkdir()
-    (folder / "config.yaml").write_text(to_yaml(config))
-    for name in ("result.json", "best.params"):
-        (folder / name).touch()
-    return folder
-
-
-def test_a_continued_row_starts_from_the_run_that_it_continues(known, tmp_path):
+def test_a_continued_row_starts_from_the_run_that_it_continues(known, tmp_path, digits_run):
+    """The two continued runs have one recipe, and start from different ones."""
     first = "cifar100-runs.2020-11.aff-resnext47-32x4d-coarse"
     second, third = f"{first}-continued", f"{first}-continued-twice"
+    values = {"model": "aff_cifar_resnext47_32x4d", "labels": "coarse (20 superclasses)"}
+
+    def run(name, row_id, start_from=None, count=4):
+        devices = [f"gpu({index})" for index in range(count)]
+        folder = finished(tmp_path / name, digits_run, devices=devices, **values)
+        config = tables.row_config(ROOT, tables.find_row(known, row_id)[0], "paper", ["seed=7"])
+        config.start_from = start_from and str(start_from / "best.params")
+        (folder / "config.yaml").write_text(to_yaml(config))
+        return folder
+
+    scratch = run("first", first)
+    once = run("second", second, scratch)
     row, _ = tables.find_row(known, third)
-    scratch = trained(tmp_path / "first", known, first)
-    once = trained(tmp_path / "second", known, second, scratch)
-    twice = trained(tmp_path / "third", known, third, once)
-    alone = trained(tmp_path / "alone", known, second)
     assert f"--start-from runs/{second} " in tables.describe(row)
     assert tables.starting_weights(ROOT, known, row, once) == once / "best.params"
-    for wrong in (scratch, twice, alone):
-        with pytest.raises(UserError, match=f"is no run of {first}"):
+    for wrong in (scratch, run("unstarted", second), tmp_path):
+        with pytest.raises(UserError, match=f"must be a run of {second}, which {third} continues"):
             tables.starting_weights(ROOT, known, row, wrong)
+    with pytest.raises(UserError, match="it ran on .'gpu.0.'., of the row it is 4 devices"):
+        tables.starting_weights(ROOT, known, row, run("small", second, scratch, count=1))
     (once / "result.json").unlink()
-    with pytest.raises(UserError, match=f"is no finished run: train {second} first"):
+    with pytest.raises(UserError, match="is no finished run of"):
         tables.starting_weights(ROOT, known, row, once)
 
 
@@ -333,6 +404,10 @@ def test_a_stopped_row_goes_on_as_it_began(known, monkeypatch, tmp_path):
 
     monkeypatch.setattr(script, "resume", stop)
     command = ["x", "--row", row.id, "--run", "--protocol", "reduced", "--out", str(out)]
+    monkeypatch.setattr("sys.argv", command)
+    with pytest.raises(UserError, match="aff-seed0.json is there already: take another --seed"):
+        script.main()
+    command += ["--results", str(tmp_path)]
     monkeypatch.setattr("sys.argv", [*command, "data.root=there"])
     with pytest.raises(UserError, match="goes on with data.root=here, as it began: leave data.ro"):
         script.main()
@@ -355,6 +430,11 @@ def test_a_row_is_trained_once_and_recorded(known, monkeypatch, tmp_path, digits
     load_script("reproduce_tables.py").main()
     (path,) = (tmp_path / "results").rglob("*.json")
     recorded = json.loads(path.read_text())
+    load_script("reproduce_tables.py").main()  # the same again
+    (run / "metrics.jsonl").write_text((run / "metrics.jsonl").read_text() * 2)
+    with pytest.raises(UserError, match="seed0.json is another run's result: name another folder"):
+        load_script("reproduce_tables.py").main()
+    assert json.loads(path.read_text()) == recorded
     assert recorded["row"] == "fusions-resnet8.aff" and len(recorded["curve"]) == 1
     assert recorded["last_accuracy"] == digits_run[1]["last_accuracy"]
 
@@ -362,14 +442,26 @@ def test_a_row_is_trained_once_and_recorded(known, monkeypatch, tmp_path, digits
 @pytest.mark.parametrize(
     "change, message",
     [
-        (("published: 74.0", "published: '74.0'"), "published is no number such as 74.0: '74.0'"),
+        (("published: 74.0", "published: '74,0'"), "'74,0' of type 'str' could not be converted"),
         (("metric: top-1 accuracy", "metric: top-1 acc"), "top-1 acc on cifar100 is not known"),
         (("dataset: cifar100", "dataset: cifar"), "top-1 accuracy on cifar is not known"),
         (("id: fusions-resnet8.se", "id: other.se"), "other.se does not begin with fusions-resnet"),
         (("id: fusions-resnet8.se", "id: fusions-resnet8.sk"), "fusions-resnet8.sk stands twice"),
-        (("model: se_cifar_resnet8", "modle: x"), "unexpected keyword argument 'modle'"),
+        (("model: se_cifar_resnet8", "modle: x"), "Key 'modle' not in 'Row'"),
         (("title", "tittle"), "tittle"),
-        (("id: fusions-resnet8.aff", "id: fusions-resnet8.af"), "resnet-b1-aff refers to fusions-"),
+        (
+            ("id: fusions-resnet8.aff", "id: fusions-resnet8.af"),
+            "resnet-b1-aff: run is fusions-resnet8.aff",
+        ),
+        (("name: ResNet-8, SE", "name: null"), "is no table"),
+        (("model: se_cifar_resnet8", "devices: two"), "could not be converted to Integer"),
+        (("labels: not established", "labels: fine"), "labels 'fine' are none of"),
+        (("model: se_cifar_resnet8", "run: fusions-resnet8.sk"), "what trains it stands there"),
+        (("model: se_cifar_resnet8", "start_from: fusions-resnet8.x"), "there is no such row"),
+        (
+            ("model: se_cifar_resnet8", "start_from: context-scale.aff"),
+            "start_from is context-scale.aff, which is no run on cifar100",
+        ),
         (("rows:", "rows: 3 #"), "is no table"),
     ],
 )

@@ -74,13 +74,15 @@ def load_checkpoint(path, net, trainer, devices, workers=1):
                 for name in _MEMBERS:
                     archive.extract(name, parts)  # checks the CRC
         except FileNotFoundError:
-            raise UserError(f"there is no checkpoint {path}: the run cannot be resumed") from None
+            raise UserError(
+                f"there is no checkpoint {path}: remove the run folder, and start anew"
+            ) from None
         except (OSError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             if getattr(error, "errno", None) not in (None, errno.EINVAL):
                 raise  # such as a full disk, which is not the checkpoint's fault
             raise UserError(
                 f"{path} is damaged or no checkpoint ({error}); {PREVIOUS} beside it is the one "
-                "before: --checkpoint names it"
+                f"before: a training script's --resume {path.parent} --checkpoint {PREVIOUS}"
             ) from None
         parts = pathlib.Path(parts)
         state = json.loads((parts / "state.json").read_text())

@@ -68,7 +68,7 @@ def resume(folder, devices, checkpoint=LAST):
         No run folder, a finished run, or a checkpoint that cannot be used.
     """
     folder = pathlib.Path(folder)
-    Run.reopen(folder)  # before the data set is read
+    Run.reopen(folder, writes=False)  # before the data set is read
     config = load_config(folder / "config.yaml")
     session = _Session(config, devices, fresh=False)
     session.run = Run.reopen(folder, writes=session.workers.rank == 0)
@@ -345,7 +345,7 @@ def protocol(config, batch_size):
     if config.sync_batch_norm:
         parts.append("synchronised batch norms")
     if config.start_from:
-        parts.append(f"continued from {pathlib.Path(config.start_from).name}")
+        parts.append("continued from " + "/".join(pathlib.Path(config.start_from).parts[-2:]))
     return "; ".join(parts + [config.initializer, config.precision])
 
 

@@ -1,10 +1,13 @@
 """The run folder: what was run, how it went, what came out."""
 
 import csv
+import errno
+import fcntl
 import json
 import os
 import pathlib
 import platform
+import shlex
 import subprocess
 import sys
 from datetime import datetime, timezone
@@ -42,6 +45,8 @@ class Run:
         The folder exists, or cannot be made.
     """
 
+    LOCK = "lock"  # while a process writes the folder, or after it was killed
+
     def __init__(self, path, config_yaml, writes=True):
         self.path, self.rows, self.writes = pathlib.Path(path), [], writes
         self._events = None
@@ -52,6 +57,7 @@ class Run:
             self.path.mkdir(parents=True)
         except OSError as error:
             raise UserError(f"cannot make the run folder {self.path}: {error.strerror}") from None
+        self._lock()
         write_text(self.path / "config.yaml", config_yaml)
         write_json(self.path / "environment.json", environment())
 
@@ -64,7 +70,18 @@ class Run:
             raise UserError(f"{run.path} is no run folder: it has no config.yaml")
         if (run.path / "result.json").exists():
             raise UserError(f"the run {run.path} is finished: there is nothing to resume")
+        if writes:
+            run._lock()
         return run
+
+    def _lock(self):
+        """Refuse a folder that another process writes."""
+        self._locked = open(self.path / self.LOCK, "w")
+        try:
+            fcntl.lockf(self._locked, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:  # others: a file system without locks
+            if error.errno in (errno.EACCES, errno.EAGAIN):
+                raise UserError(f"another process is training in {self.path}: let it end") from None
 
     def rewind(self, rows):
         """Take back the metrics that a checkpoint does not know of."""
@@ -122,6 +139,8 @@ class Run:
             write_text(self.path / "report.md", report(self.path.name, result, self.rows))
             write_json(self.path / "result.json", result)
             self._events.close()
+            self._locked.close()
+            (self.path / self.LOCK).unlink()
 
 
 def refuse_existing(path):
@@ -189,7 +208,7 @@ def provenance():
         },
         "threads": _threads(),
         "commit": _commit(),
-        "command": " ".join([pathlib.Path(sys.argv[0]).name] + sys.argv[1:]),
+        "command": shlex.join([pathlib.Path(sys.argv[0]).name] + sys.argv[1:]),
         "date": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
     }
 
