@@ -227,7 +227,13 @@ def record(folder, run, tables, row, protocol):
     """
     result = _finished(pathlib.Path(run), tables, row, protocol)
     path = result_path(folder, row, protocol, result["seed"])
-    if path.exists() and json.loads(path.read_text())["curve"] != result["curve"]:
+    try:
+        same = json.loads(path.read_text())["curve"] == result["curve"]
+    except FileNotFoundError:
+        same = True
+    except _UNUSABLE:
+        same = False
+    if not same:
         raise UserError(f"{path} is another run's result: name another folder, --results DIR")
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, result)
@@ -288,12 +294,12 @@ def _check_result(tables, result):
             raise ValueError(f"{key} is {result[key]!r}, of the row it is {value!r}")
     if result["protocol_name"] not in PROTOCOLS:
         raise ValueError(f"there is no protocol {result['protocol_name']!r}")
-    devices = row.devices if result["protocol_name"] == "paper" else 1
+    paper = result["protocol_name"] == "paper"
+    devices, labels = (row.devices, row.labels) if paper else (1, LABELS[2])
     if len(result["devices"]) * result["workers"] != devices:
         raise ValueError(f"it ran on {result['devices']}, of the row it is {devices} devices")
-    if result["protocol_name"] == "paper" and row.labels in LABELS[2:]:
-        if result["labels"] != row.labels:
-            raise ValueError(f"labels are {result['labels']}, of the row they are {row.labels}")
+    if labels in LABELS[2:] and result["labels"] != labels:
+        raise ValueError(f"labels are {result['labels']!r}, of the row they are {labels!r}")
     for key, kind in (
         ("seed", int),
         ("trainable_parameters", int),
