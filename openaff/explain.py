@@ -32,11 +32,11 @@ def fusion_weights(net, images):
     """
     symbol = net(mx.sym.var("data"))
     internals = symbol.get_internals()
-    operations = symbol.attr_dict()
+    operations, fusions = symbol.attr_dict(), tuple(_fusion_prefixes(net))
     names = [
         name
         for name in internals.list_outputs()
-        if name.startswith(tuple(_fusion_prefixes(net)))
+        if name.startswith(fusions)
         and name.endswith("_output")
         and ("sigmoid" in name or operations.get(name[:-7], {}).get("act_type") == "sigmoid")
     ]
