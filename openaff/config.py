@@ -10,7 +10,7 @@ import yaml
 from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
 
-from .errors import UserError, suggest
+from .errors import UserError, one_line, suggest
 
 AUTOAUGMENT = (None, "cifar10", "imagenet")
 INITIALIZERS = ("xavier", "msraprelu")
@@ -122,7 +122,7 @@ def load_config(path, overrides=()):
     try:
         values = yaml.safe_load(text)
     except (ValueError, RecursionError) as error:  # such as the date 2020-13-45
-        raise UserError(f"{path}: not YAML: {_one_line(error)}") from None
+        raise UserError(f"{path}: not YAML: {one_line(error)}") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{path}, line {mark.line + 1}" if mark else path
@@ -171,10 +171,6 @@ def load_config(path, overrides=()):
 def to_yaml(config):
     """The whole configuration as YAML that :func:`load_config` reads."""
     return yaml.safe_dump(dataclasses.asdict(config), sort_keys=False)
-
-
-def _one_line(error):
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _check_finite(config, prefix=""):

@@ -11,6 +11,11 @@ class UserError(ValueError):
     """
 
 
+def one_line(error):
+    """What an error says, in one line; its type where it says nothing."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 def suggest(name, known, count=3):
     """``"; did you mean 'a' or 'b'?"`` for the names nearest to ``name``, or ``""``."""
     near = difflib.get_close_matches(str(name), list(known), n=count, cutoff=0.6)

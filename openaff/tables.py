@@ -15,13 +15,13 @@ from omegaconf.errors import OmegaConfBaseException
 
 from .complexity import summarize
 from .config import load_config
-from .errors import UserError, suggest
+from .data import cifar
+from .errors import UserError, one_line, suggest
 from .files import write_json
 from .models import create_model
 
 PROTOCOLS = ("paper", "reduced")
 METRICS = ("top-1 accuracy", "top-1 error")
-LABELS = (None, "not established", "fine (100 classes)", "coarse (20 superclasses)")
 REDUCED_TABLE = "fusions-resnet8"
 REDUCED_RECIPE = "configs/cifar/aff_resnet8.yaml"  # the network is the row's, at m = 1
 WHEREABOUTS = ("root", "download", "workers")  # settings of data that change no result
@@ -103,6 +103,7 @@ def load_tables(root):
 
 def _table(key, values):
     kind = OmegaConf.structured(Row)  # checks names and types
+    labels = (None, "not established", *cifar.LABELS.values())
     rows = [OmegaConf.to_object(OmegaConf.merge(kind, row)) for row in values["rows"]]
     table = Table(key=key, **{**values, "rows": rows})
     if table.metric not in METRICS or table.dataset not in CLASSES:
@@ -110,8 +111,8 @@ def _table(key, values):
     for row in rows:
         if not row.id.startswith(key + "."):
             raise ValueError(f"the id {row.id} does not begin with {key}.")
-        if row.labels not in LABELS:
-            raise ValueError(f"{row.id}: labels {row.labels!r} are none of {LABELS}")
+        if row.labels not in labels:
+            raise ValueError(f"{row.id}: labels {row.labels!r} are none of {labels}")
         if row.run and any(getattr(row, name) != getattr(kind, name) for name in OF_A_RUN):
             raise ValueError(f"{row.id} has a run: what trains it stands there")
     return table
@@ -294,11 +295,10 @@ def _check_result(tables, result):
             raise ValueError(f"{key} is {result[key]!r}, of the row it is {value!r}")
     if result["protocol_name"] not in PROTOCOLS:
         raise ValueError(f"there is no protocol {result['protocol_name']!r}")
-    paper = result["protocol_name"] == "paper"
-    devices, labels = (row.devices, row.labels) if paper else (1, LABELS[2])
-    if len(result["devices"]) * result["workers"] != devices:
-        raise ValueError(f"it ran on {result['devices']}, of the row it is {devices} devices")
-    if labels in LABELS[2:] and result["labels"] != labels:
+    if len(result["devices"]) * result["workers"] != row.devices:
+        raise ValueError(f"it ran on {result['devices']}, of the row it is {row.devices} devices")
+    labels = row.labels if result["protocol_name"] == "paper" else cifar.LABELS["fine"]
+    if labels in cifar.LABELS.values() and result["labels"] != labels:
         raise ValueError(f"labels are {result['labels']!r}, of the row they are {labels!r}")
     for key, kind in (
         ("seed", int),
@@ -319,7 +319,7 @@ def _check_result(tables, result):
 
 
 def _reason(error):
-    return f"it has no {error}" if type(error) is KeyError else " ".join(str(error).split())
+    return f"it has no {error}" if type(error) is KeyError else one_line(error)
 
 
 def ours(results, metric):

@@ -53,7 +53,7 @@ def run_row(args, known, results):
         raise UserError("--row needs --run and --out, the run folder")
     out, protocol = pathlib.Path(args.out), "paper" if args.protocol is None else args.protocol
     config = settle_config(args, known, row, protocol, out)
-    devices = settle_devices(args, row, protocol, config)
+    devices = settle_devices(args, row, config)
     finished = out.exists() and is_finished(out, config, args.overrides)
     path = tables.result_path(results, row, protocol, config.seed)
     if not finished:
@@ -82,21 +82,21 @@ def settle_config(args, known, row, protocol, out):
             f"{foreign[0]} would be another protocol: only {', '.join(allowed)} can be given"
         )
     config = tables.row_config(ROOT, row, protocol, [f"seed={args.seed or 0}", *args.overrides])
-    if row.start_from is None or protocol == "reduced":
+    if row.start_from is None:  # as all that have a reduced form
         if args.start_from is not None:
             raise UserError(f"--start-from has no effect on {row.id}, which starts from scratch")
     elif args.start_from is not None:
         config.start_from = str(tables.starting_weights(ROOT, known, row, args.start_from))
     elif out.exists():  # it has started
         config.start_from = run_config(out).start_from
-    if row.start_from and protocol == "paper" and config.start_from is None:
+    if row.start_from and config.start_from is None:
         raise UserError(f"{row.id} needs --start-from, a finished run of {row.start_from}")
     return config
 
 
-def settle_devices(args, row, protocol, config):
+def settle_devices(args, row, config):
     devices = parse_devices("cpu" if args.devices is None else args.devices)
-    count = row.devices if protocol == "paper" else 1
+    count = row.devices
     if config.precision != "float32" and devices[0].device_type == "cpu":
         raise UserError(
             f"{row.id} is trained in {config.precision}, on GPUs only: take --devices "

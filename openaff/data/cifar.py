@@ -26,6 +26,7 @@ IMAGE_BYTES = 3 * 32 * 32
 # The published checkpoints use CIFAR-10's statistics for both data sets.
 MEAN = (0.4914, 0.4822, 0.4465)
 STD = (0.2023, 0.1994, 0.2010)
+LABELS = {"fine": "fine (100 classes)", "coarse": "coarse (20 superclasses)"}  # CIFAR-100's
 
 
 @dataclass(frozen=True)
@@ -120,10 +121,9 @@ def load_cifar10(config):
 def load_cifar100(config):
     """CIFAR-100 with its 100 fine labels, or with its 20 superclasses where they are asked for."""
     granularity = config.labels or "fine"
-    words = {"fine": "fine (100 classes)", "coarse": "coarse (20 superclasses)"}
-    if granularity not in words:
+    if granularity not in LABELS:
         raise UserError(f"data.labels must be fine or coarse, not {granularity!r}")
-    return _load("cifar100", config, granularity, words[granularity])
+    return _load("cifar100", config, granularity, LABELS[granularity])
 
 
 def _load(name, config, column, words):

@@ -7,7 +7,7 @@ import pathlib
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from ..errors import UserError
+from ..errors import UserError, one_line
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 MEAN = tuple(value / 255 for value in (123.68, 116.779, 103.939))
@@ -44,8 +44,8 @@ def read_photo(source, name=None):
     except UnidentifiedImageError:
         raise UserError(f"cannot read the image {name}: it is in no format of images") from None
     except Exception as error:  # Pillow's decoders raise many kinds
-        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
-        raise UserError(f"cannot read the image {name}: {reason or type(error).__name__}") from None
+        reason = getattr(error, "strerror", None) or one_line(error)
+        raise UserError(f"cannot read the image {name}: {reason}") from None
 
 
 def cut(image, box, size):
