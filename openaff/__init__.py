@@ -1,11 +1,10 @@
 """openaff: attentional feature fusion (AFF, iAFF, MS-CAM; WACV 2021) in MXNet/Gluon."""
 
-from . import runtime
+from .utils import framework as runtime
 
 if not runtime.doctor_asked():
     runtime.import_mxnet()
     from .attention import MSCAM
-    from .errors import UserError
     from .fusion import (
         AFF,
         IAFF,
@@ -29,6 +28,7 @@ if not runtime.doctor_asked():
         XplusAYforYAddFuse,
     )
     from .models import create_model, list_models
+    from .utils.errors import UserError
 
 __version__ = "0.1.0"
 

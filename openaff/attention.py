@@ -9,7 +9,7 @@ import contextvars
 import numpy as np
 from mxnet.gluon import nn
 
-from .errors import UserError, positive_int
+from .utils.errors import UserError, positive_int
 
 
 class GlobalPool(nn.HybridBlock):

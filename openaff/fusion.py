@@ -14,8 +14,8 @@ import inspect
 from mxnet.gluon import nn
 
 from .attention import ContextBlock, sigmoid
-from .errors import UserError, positive_int
-from .registry import Registry
+from .utils.errors import UserError, positive_int
+from .utils.registry import Registry
 
 FUSIONS = Registry("fusion")
 

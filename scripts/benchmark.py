@@ -15,9 +15,10 @@ its place.  Run it on a quiet machine.
 
 import json
 
-from openaff import benchmark, cli
-from openaff.arguments import Parser
-from openaff.errors import positive_int
+from openaff.analysis import benchmark
+from openaff.utils import cli
+from openaff.utils.arguments import Parser
+from openaff.utils.errors import positive_int
 
 KINDS = {
     "fusion": benchmark.fusion,

@@ -7,17 +7,17 @@ python scripts/demo.py
 import pathlib
 from datetime import datetime
 
-from openaff import cli
-from openaff.arguments import Parser
-from openaff.config import DataConfig, load_config
+from openaff.analysis.fusion_weights import draw_fusion_weights, fusion_weights
 from openaff.data import load_dataset
-from openaff.data.augment import Normalize
 from openaff.data.loader import BatchLoader
-from openaff.explain import draw_fusion_weights, fusion_weights
-from openaff.export import export_folder, run_subject
-from openaff.training.devices import parse_devices
-from openaff.training.run import train
-from openaff.training.tracking import plot_curves, read_metrics
+from openaff.data.transforms import Normalize
+from openaff.deploy.export import export_folder, run_subject
+from openaff.training.config import DataConfig, load_config
+from openaff.training.run_folder import plot_curves, read_metrics
+from openaff.training.session import train
+from openaff.utils import cli
+from openaff.utils.arguments import Parser
+from openaff.utils.devices import parse_devices
 
 CONFIGS = pathlib.Path(__file__).resolve().parent.parent / "configs" / "digits"
 SHOWN = 5  # test images in the picture of fusion weights

@@ -13,16 +13,16 @@ import dataclasses
 import json
 import pathlib
 
-from openaff import cli
-from openaff.arguments import Parser
-from openaff.checkpoints import PUBLISHED, load_model, load_published
-from openaff.config import PHOTOS, DataConfig, check_effects
 from openaff.data import load_dataset
 from openaff.data.imagenet import CROP_RATIO, IMAGE_SIZE
-from openaff.errors import UserError, positive_int
-from openaff.evaluation import evaluate_network, one_line, write_confusion, write_per_class
-from openaff.training.devices import parse_devices
-from openaff.training.tracking import provenance
+from openaff.models.pretrained import PUBLISHED, load_model, load_published
+from openaff.tasks.evaluation import evaluate_network, one_line, write_confusion, write_per_class
+from openaff.training.config import PHOTOS, DataConfig, check_effects
+from openaff.training.run_folder import provenance
+from openaff.utils import cli
+from openaff.utils.arguments import Parser
+from openaff.utils.devices import parse_devices
+from openaff.utils.errors import UserError, positive_int
 
 FLAGS = {  # data setting -> its flag
     "root": "--data",
@@ -37,7 +37,7 @@ def parse_args():
     network = parser.add_mutually_exclusive_group(required=True)
     network.add_argument("--model", metavar="NAME", help="see openaff.list_models()")
     network.add_argument(
-        "--published", metavar="NAME", help="see openaff.checkpoints.list_published()"
+        "--published", metavar="NAME", help="see openaff.models.pretrained.list_published()"
     )
     parser.add_argument("--params", required=True, metavar="FILE", help="the network's parameters")
     parser.add_argument(

@@ -10,14 +10,9 @@ The export is compared with the network, and refused where it differs.  --int8 m
 training images and, like --dtype float16, the accuracy on the test split.
 """
 
-from openaff import cli
-from openaff.arguments import Parser
-from openaff.checkpoints import load_model
-from openaff.config import PHOTOS, DataConfig, load_config
 from openaff.data import load_dataset
 from openaff.data.imagenet import CROP_RATIO
-from openaff.errors import UserError, positive_int
-from openaff.export import (
+from openaff.deploy.export import (
     FORMATS,
     Subject,
     add_to_description,
@@ -25,7 +20,12 @@ from openaff.export import (
     published_subject,
     run_subject,
 )
-from openaff.quantization import accuracies, calibration_batches
+from openaff.deploy.quantization import accuracies, calibration_batches
+from openaff.models.pretrained import load_model
+from openaff.training.config import PHOTOS, DataConfig, load_config
+from openaff.utils import cli
+from openaff.utils.arguments import Parser
+from openaff.utils.errors import UserError, positive_int
 
 
 def parse_args():

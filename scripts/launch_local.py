@@ -11,10 +11,10 @@ status is the first failed worker's, or 0.  See docs/distributed.md for several 
 import argparse
 import sys
 
-from openaff import cli
-from openaff.arguments import Parser
-from openaff.errors import UserError, positive_int
 from openaff.training.launch import launch
+from openaff.utils import cli
+from openaff.utils.arguments import Parser
+from openaff.utils.errors import UserError, positive_int
 
 
 def main():

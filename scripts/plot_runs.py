@@ -10,10 +10,10 @@ train_loss, test_loss, train_accuracy and test_accuracy (shares of 1).
 
 import pathlib
 
-from openaff import cli
-from openaff.arguments import Parser
-from openaff.errors import UserError
-from openaff.training.tracking import plot_curves, read_metrics
+from openaff.training.run_folder import plot_curves, read_metrics
+from openaff.utils import cli
+from openaff.utils.arguments import Parser
+from openaff.utils.errors import UserError
 
 
 def main():

@@ -6,9 +6,9 @@ python scripts/predict.py --export exports/aff8 photo.jpg another.png --top 3
 
 import json
 
-from openaff import cli
-from openaff.arguments import Parser
-from openaff.predict import ENGINES, Predictor
+from openaff.deploy.predict import ENGINES, Predictor
+from openaff.utils import cli
+from openaff.utils.arguments import Parser
 
 
 def main():

@@ -13,12 +13,12 @@ on where it was.
 import pathlib
 import sys
 
-from openaff import cli
-from openaff.arguments import Parser
 from openaff.data import packing
 from openaff.data.records import read_manifest
-from openaff.errors import UserError, positive_int
-from openaff.runtime import physical_cores
+from openaff.utils import cli
+from openaff.utils.arguments import Parser
+from openaff.utils.errors import UserError, positive_int
+from openaff.utils.framework import physical_cores
 
 
 def parse_args():

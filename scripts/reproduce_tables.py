@@ -14,13 +14,15 @@ CIFAR ResNets at width m = 1 for 10 epochs, which two CPU cores can finish.
 
 import pathlib
 
-from openaff import cli, table_pages, tables
-from openaff.arguments import Parser
-from openaff.config import load_config
-from openaff.errors import UserError
-from openaff.training.devices import parse_devices
+from openaff.tables import pages as table_pages
+from openaff.tables import records as tables
+from openaff.training.config import load_config
 from openaff.training.interrupt import Stopped
-from openaff.training.run import resume, train
+from openaff.training.session import resume, train
+from openaff.utils import cli
+from openaff.utils.arguments import Parser
+from openaff.utils.devices import parse_devices
+from openaff.utils.errors import UserError
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 

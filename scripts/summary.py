@@ -9,9 +9,10 @@ import json
 import re
 from dataclasses import asdict
 
-from openaff import UserError, cli, create_model, list_models
-from openaff.arguments import Parser
-from openaff.complexity import summarize
+from openaff import UserError, create_model, list_models
+from openaff.analysis.complexity import summarize
+from openaff.utils import cli
+from openaff.utils.arguments import Parser
 
 COUNTS = ("parameters", "trainable_parameters", "multiply_adds", "activations")
 NOTE = """

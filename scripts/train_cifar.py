@@ -9,8 +9,8 @@ SIGTERM and Ctrl-C finish the step, write a checkpoint and exit with status 75. 
 from there, or after a crash from the last checkpoint, to the same result.
 """
 
-from openaff import cli
 from openaff.training.command import main
+from openaff.utils import cli
 
 if __name__ == "__main__":
     cli.run(lambda: main(__doc__))

@@ -4,9 +4,9 @@ import pathlib
 
 import pytest
 
-from openaff.config import load_config
-from openaff.training.devices import parse_devices
-from openaff.training.run import train
+from openaff.training.config import load_config
+from openaff.training.session import train
+from openaff.utils.devices import parse_devices
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 

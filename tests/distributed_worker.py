@@ -6,12 +6,12 @@ import mxnet as mx
 import numpy as np
 from mxnet.gluon import nn
 
-from openaff import cli
-from openaff.config import OptimizerConfig
 from openaff.data.base import ImageSet
 from openaff.data.loader import BatchLoader
+from openaff.training.config import OptimizerConfig
+from openaff.training.distributed import Workers
 from openaff.training.engine import Engine, Sums, initialize
-from openaff.training.workers import Workers
+from openaff.utils import cli
 
 
 def train(kind, batch_size, fails=False):

@@ -16,8 +16,8 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 
 def load_cuda():
-    """openaff/cuda.py alone: importing openaff would import mxnet."""
-    spec = importlib.util.spec_from_file_location("cuda", ROOT / "openaff/cuda.py")
+    """openaff/utils/cuda.py alone: importing openaff would import mxnet."""
+    spec = importlib.util.spec_from_file_location("cuda", ROOT / "openaff/utils/cuda.py")
     cuda = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(cuda)
     return cuda

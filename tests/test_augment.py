@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
-from openaff.config import DataConfig
-from openaff.data.augment import Normalize, RandomCrop, RandomFlip, training_transform
 from openaff.data.autoaugment import AutoAugment
 from openaff.data.base import Dataset, ImageSet
+from openaff.data.transforms import Normalize, RandomCrop, RandomFlip, training_transform
+from openaff.training.config import DataConfig
 
 IMAGES = np.random.RandomState(0).randint(0, 256, (64, 12, 10, 3)).astype("uint8")
 

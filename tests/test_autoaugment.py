@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
+from openaff.analysis.pillow_autoaugment import OPERATIONS as PILLOW
+from openaff.analysis.pillow_autoaugment import PillowAutoAugment
 from openaff.data.autoaugment import OPERATIONS, POLICIES, AutoAugment
-from openaff.data.pillow_autoaugment import OPERATIONS as PILLOW
-from openaff.data.pillow_autoaugment import PillowAutoAugment
-from openaff.errors import UserError
+from openaff.utils.errors import UserError
 
 FILL = (10, 200, 77)
 BLENDS = ("Contrast", "Color", "Brightness", "Sharpness")

@@ -1,7 +1,7 @@
 import pytest
 from helpers import assert_close
 
-from openaff import benchmark
+from openaff.analysis import benchmark
 
 
 def test_take_turns_interleaves_and_leaves_the_warm_up_out(monkeypatch):

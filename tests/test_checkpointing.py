@@ -7,8 +7,8 @@ from helpers import structural_params
 from test_engine import IMAGES, LABELS, engine
 
 from openaff import UserError
-from openaff.training import checkpointing
-from openaff.training.checkpointing import LAST, PREVIOUS, load_checkpoint, save_checkpoint
+from openaff.training import checkpoint as checkpointing
+from openaff.training.checkpoint import LAST, PREVIOUS, load_checkpoint, save_checkpoint
 from openaff.training.engine import Sums
 
 STATE = {"workers": 1, "devices": 1, "step": 3}

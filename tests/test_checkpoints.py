@@ -8,7 +8,7 @@ from helpers import DATA, assert_close, filled, input_value, layout, structural_
 from PIL import Image
 
 from openaff import UserError, create_model
-from openaff.checkpoints import (
+from openaff.models.pretrained import (
     PUBLISHED,
     list_published,
     load_model,

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from openaff import UserError
-from openaff.config import DataConfig
 from openaff.data import cifar, load_dataset
+from openaff.training.config import DataConfig
 
 COUNTS = {"train": 20, "test": 10}
 

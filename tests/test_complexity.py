@@ -11,7 +11,7 @@ from helpers import input_value, layout, structural_params
 from mxnet.gluon import nn
 
 from openaff import UserError, create_model
-from openaff.complexity import Cost, count_parameters, summarize
+from openaff.analysis.complexity import Cost, count_parameters, summarize
 
 # layout -> (model, options, the published tables' figure).  The CIFAR tables round all numbers; the
 # ImageNet tables leave the running statistics out, and cut digits off.

@@ -2,7 +2,7 @@ import pytest
 import yaml
 
 from openaff import UserError
-from openaff.config import Config, load_config, to_yaml
+from openaff.training.config import Config, load_config, to_yaml
 
 MINIMAL = {"model": {"name": "aff_cifar_resnet8"}, "data": {"name": "digits"}, "epochs": 2}
 

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from openaff import cuda
+from openaff.utils import cuda
 
 
 @pytest.fixture

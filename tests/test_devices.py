@@ -2,7 +2,7 @@ import mxnet as mx
 import pytest
 
 from openaff import UserError
-from openaff.training.devices import parse_devices
+from openaff.utils.devices import parse_devices
 
 
 def test_cpu_forms():

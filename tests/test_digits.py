@@ -1,7 +1,7 @@
 import numpy as np
 
-from openaff.config import DataConfig
 from openaff.data import load_dataset
+from openaff.training.config import DataConfig
 
 
 def test_digits_split_and_form():

@@ -4,7 +4,7 @@ import pytest
 from mxnet import autograd
 
 from openaff import UserError, create_model
-from openaff.config import DistillationConfig, OptimizerConfig
+from openaff.training.config import DistillationConfig, OptimizerConfig
 from openaff.training.distillation import Distillation, load_teacher
 from openaff.training.engine import CrossEntropy, Engine, Sums, initialize
 

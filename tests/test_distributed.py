@@ -11,8 +11,8 @@ from distributed_worker import train
 from helpers import load_script, structural_params
 
 from openaff import UserError
+from openaff.training.distributed import Workers
 from openaff.training.launch import launch
-from openaff.training.workers import Workers
 
 WORKER = os.path.join(os.path.dirname(__file__), "distributed_worker.py")
 

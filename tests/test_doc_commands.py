@@ -14,7 +14,8 @@ from PIL import Image
 from test_docs import PAGES
 from test_packing import official_tars
 
-from openaff import benchmark, create_model
+from openaff import create_model
+from openaff.analysis import benchmark
 from openaff.data import imagenet
 from openaff.doctor import __main__ as doctor
 from openaff.training import launch

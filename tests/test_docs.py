@@ -9,9 +9,9 @@ import yaml
 from helpers import assert_close
 from PIL import Image
 
-from openaff.config import DataConfig, load_config, to_yaml
 from openaff.data import load_dataset
-from openaff.export import export_folder, run_subject
+from openaff.deploy.export import export_folder, run_subject
+from openaff.training.config import DataConfig, load_config, to_yaml
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PAGES = ["README.md"] + sorted(str(page.relative_to(ROOT)) for page in ROOT.glob("docs/*.md"))

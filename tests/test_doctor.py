@@ -9,9 +9,9 @@ import sys
 import pytest
 from helpers import write_cifar100
 
-from openaff import cuda
 from openaff.doctor import checks, child, machine
 from openaff.doctor.data import check_data
+from openaff.utils import cuda
 
 
 def run_doctor(root, folder, *arguments, **environment):

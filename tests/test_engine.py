@@ -6,9 +6,9 @@ import pytest
 from helpers import assert_close, structural_params
 
 from openaff import create_model
-from openaff.config import OptimizerConfig
-from openaff.training.devices import parse_devices
+from openaff.training.config import OptimizerConfig
 from openaff.training.engine import CrossEntropy, Engine, NonFiniteLoss, Sums, initialize, seed_step
+from openaff.utils.devices import parse_devices
 
 rng = np.random.RandomState(0)
 IMAGES = mx.nd.array(rng.standard_normal((12, 3, 16, 16)))

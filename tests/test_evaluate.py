@@ -8,11 +8,11 @@ import pytest
 from helpers import filled, load_script, write_cifar100
 
 from openaff import UserError, create_model
-from openaff.config import DataConfig
 from openaff.data import Dataset, ImageSet, load_dataset
-from openaff.data.augment import Normalize
-from openaff.evaluation import evaluate_network
-from openaff.training.devices import parse_devices
+from openaff.data.transforms import Normalize
+from openaff.tasks.evaluation import evaluate_network
+from openaff.training.config import DataConfig
+from openaff.utils.devices import parse_devices
 
 CPU = parse_devices("cpu")
 ARTICLE = "cifar100/AFF-ResNet-32/superclasses/0.9078"

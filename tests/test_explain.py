@@ -4,7 +4,7 @@ import pytest
 from helpers import assert_close, filled, input_value
 
 from openaff import UserError, create_model
-from openaff.explain import draw_fusion_weights, fusion_weights
+from openaff.analysis.fusion_weights import draw_fusion_weights, fusion_weights
 
 X = input_value((2, 3, 32, 32))
 

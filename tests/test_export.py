@@ -5,12 +5,14 @@ import mxnet as mx
 import pytest
 from helpers import assert_close, filled, input_value
 
-from openaff import UserError, checkpoints, create_model, export, onnx_model
-from openaff.config import DataConfig
+from openaff import UserError, create_model
 from openaff.data import load_dataset
+from openaff.deploy import export, onnx_model
+from openaff.deploy.quantization import accuracies, calibration_batches
 from openaff.fusion import FUSIONS
+from openaff.models import pretrained as checkpoints
 from openaff.models import resnet
-from openaff.quantization import accuracies, calibration_batches
+from openaff.training.config import DataConfig
 
 onnx = pytest.importorskip("onnx", reason="needs the extra [onnx]")
 pytest.importorskip("onnxruntime", reason="needs the extra [onnx]")

@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from openaff.files import atomic, write_json, write_text
+from openaff.utils.files import atomic, write_json, write_text
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):

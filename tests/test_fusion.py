@@ -6,9 +6,9 @@ from mxnet.gluon import nn
 
 import openaff
 from openaff import AFF, IAFF, ConcatFuse, DirectAddFuse, UserError
+from openaff.analysis.reference import literal
 from openaff.attention import plain_graph
 from openaff.fusion import FUSIONS, Fusion, fusion_by_stage, fusion_factory
-from openaff.literal import literal
 
 ALL = [FUSIONS[key] for key in FUSIONS]
 ARTICLE = ["ResGlobLocaChaFuse", "AXYforXplusYAddFuse", "AXYforXYAddFuse"]

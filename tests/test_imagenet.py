@@ -11,16 +11,16 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 
 from openaff import UserError, create_model
-from openaff.config import DataConfig, load_config
 from openaff.data import load_dataset
-from openaff.data.augment import ColorJitter, PCANoise
 from openaff.data.batches import test_batches as batches_to_test
 from openaff.data.batches import training_batches
+from openaff.data.image_folder import MEAN, STD, CenterCrop
 from openaff.data.packing import folder_items, pack
-from openaff.data.photos import MEAN, STD, CenterCrop
 from openaff.data.records import RecordSet
-from openaff.evaluation import evaluate_network, ten_crops, write_confusion, write_per_class
-from openaff.training.run import resume, train
+from openaff.data.transforms import ColorJitter, PCANoise
+from openaff.tasks.evaluation import evaluate_network, ten_crops, write_confusion, write_per_class
+from openaff.training.config import DataConfig, load_config
+from openaff.training.session import resume, train
 
 
 @pytest.fixture(scope="module")

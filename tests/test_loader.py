@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from openaff import UserError
-from openaff.data.augment import Compose, Normalize, RandomCrop
 from openaff.data.base import ImageSet
 from openaff.data.loader import BatchLoader
-from openaff.data.mixing import Mixup
-from openaff.data.workers import AHEAD
+from openaff.data.mixup import Mixup
+from openaff.data.prefetch import AHEAD
+from openaff.data.transforms import Compose, Normalize, RandomCrop
 
 IMAGES = ImageSet(
     np.random.RandomState(0).randint(0, 256, (23, 8, 8, 3)).astype("uint8"),
@@ -253,7 +253,7 @@ def test_what_befalls_a_worker_is_told_in_time(name, workers):
 PROGRAM = """
 import signal, sys, time
 import numpy as np
-from openaff.cli import run
+from openaff.utils.cli import run
 from openaff.data.base import ImageSet
 from openaff.data.loader import BatchLoader
 

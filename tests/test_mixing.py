@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from openaff import UserError
-from openaff.data.mixing import Mixup, one_hot
+from openaff.data.mixup import Mixup, one_hot
 
 rng = np.random.RandomState(0)
 IMAGES = rng.standard_normal((6, 3, 4, 4)).astype("float32")

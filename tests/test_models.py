@@ -5,8 +5,8 @@ from helpers import assert_close, filled, golden, input_value, layout, structura
 from mxnet.gluon import nn
 
 from openaff import UserError, create_model, list_models
+from openaff.analysis.reference import literal
 from openaff.fusion import FUSIONS
-from openaff.literal import literal
 
 PUBLISHED = {
     "add_resnet8_c1_cifar100": ("add_cifar_resnet8", {"width_multiplier": 1}),

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from openaff import UserError
-from openaff.data.photos import (
+from openaff.data.image_folder import (
     CenterCrop,
     PhotoSet,
     RandomResizedCrop,
@@ -82,7 +82,7 @@ def test_center_crop_is_the_centre():
 
 def test_random_resized_crops_have_the_stated_areas_and_aspects(monkeypatch):
     boxes = []
-    monkeypatch.setattr("openaff.data.photos.cut", lambda image, box, size: boxes.append(box))
+    monkeypatch.setattr("openaff.data.image_folder.cut", lambda image, box, size: boxes.append(box))
     image, crop = Image.new("RGB", (400, 300)), RandomResizedCrop(64)
     generator = np.random.default_rng(0)
     for _ in range(2000):

@@ -9,9 +9,9 @@ import pytest
 from mxnet.gluon import nn
 
 from openaff import UserError
-from openaff.config import OptimizerConfig, load_config
+from openaff.training.config import OptimizerConfig, load_config
 from openaff.training.engine import Engine, Sums, initialize
-from openaff.training.run import train
+from openaff.training.session import train
 
 
 class Linear(nn.HybridBlock):

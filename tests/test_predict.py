@@ -7,12 +7,13 @@ import pytest
 from helpers import load_script
 from PIL import Image
 
-from openaff import UserError, export
-from openaff.config import DataConfig
+from openaff import UserError
 from openaff.data import load_dataset
-from openaff.data.augment import Normalize
-from openaff.data.photos import MEAN, STD, CenterCrop
-from openaff.predict import Predictor
+from openaff.data.image_folder import MEAN, STD, CenterCrop
+from openaff.data.transforms import Normalize
+from openaff.deploy import export
+from openaff.deploy.predict import Predictor
+from openaff.training.config import DataConfig
 
 pytest.importorskip("onnxruntime", reason="needs the extra [onnx]")
 

@@ -1,7 +1,7 @@
 import pytest
 
 from openaff import UserError
-from openaff.registry import Registry
+from openaff.utils.registry import Registry
 
 
 @pytest.fixture

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from openaff import UserError
-from openaff.training.checkpointing import LAST, PREVIOUS
-from openaff.training.devices import parse_devices
-from openaff.training.run import resume
+from openaff.training.checkpoint import LAST, PREVIOUS
+from openaff.training.session import resume
+from openaff.utils.devices import parse_devices
 
 # 11 steps an epoch; every kind of randomness in it.
 OVERRIDES = [

@@ -11,10 +11,10 @@ from PIL import Image
 from tensorboardX.proto.event_pb2 import Event
 
 from openaff import UserError
-from openaff.config import load_config
-from openaff.training.devices import parse_devices
-from openaff.training.run import train
-from openaff.training.tracking import Run, read_metrics
+from openaff.training.config import load_config
+from openaff.training.run_folder import Run, read_metrics
+from openaff.training.session import train
+from openaff.utils.devices import parse_devices
 
 
 def test_run_folder_holds_what_was_run_and_what_came_out(digits_run):

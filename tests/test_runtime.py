@@ -6,7 +6,8 @@ import sys
 
 import pytest
 
-from openaff import cuda, runtime
+from openaff.utils import cuda
+from openaff.utils import framework as runtime
 
 Version = collections.namedtuple("Version", "major minor micro releaselevel serial")
 

@@ -3,7 +3,7 @@ import math
 import pytest
 
 from openaff import UserError
-from openaff.config import ScheduleConfig
+from openaff.training.config import ScheduleConfig
 from openaff.training.schedule import Schedule, cosine, polynomial, step_decay
 
 

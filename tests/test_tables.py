@@ -6,10 +6,12 @@ import pytest
 from conftest import ROOT
 from helpers import load_script
 
-from openaff import UserError, list_models, table_pages, tables
-from openaff.checkpoints import PUBLISHED, list_published
-from openaff.config import to_yaml
-from openaff.table_plots import draw_all, save_all
+from openaff import UserError, list_models
+from openaff.models.pretrained import PUBLISHED, list_published
+from openaff.tables import pages as table_pages
+from openaff.tables import records as tables
+from openaff.tables.plots import draw_all, save_all
+from openaff.training.config import to_yaml
 from openaff.training.interrupt import Stopped
 
 

@@ -25,7 +25,7 @@ import difflib
 
 import numpy as np
 
-from openaff.errors import UserError
+from openaff.utils.errors import UserError
 
 # The paper's Tables 7 and 9, a sub-policy being twice (operation, probability, level).
 POLICIES = {

@@ -5,7 +5,7 @@ from typing import Any, Tuple
 
 import numpy as np
 
-from ..registry import Registry
+from ..utils.registry import Registry
 
 DATASETS = Registry("data set")
 
@@ -53,7 +53,7 @@ class Dataset:
 
 
 def load_dataset(config):
-    """The :class:`Dataset` that a :class:`~openaff.config.DataConfig` names.
+    """The :class:`Dataset` that a :class:`~openaff.training.config.DataConfig` names.
 
     Raises
     ------

@@ -1,10 +1,10 @@
 """From a data set to the batches of a training or an evaluation."""
 
-from ..errors import UserError
-from .augment import Normalize, training_transform
+from ..utils.errors import UserError
 from .loader import BatchLoader
-from .mixing import Mixup
+from .mixup import Mixup
 from .records import RecordBatches, RecordSet
+from .transforms import Normalize, training_transform
 
 
 def training_batches(dataset, config, batch_size, seed=0, part=(0, 1)):

@@ -17,7 +17,7 @@ from typing import Dict, Tuple
 import numpy as np
 from tqdm import tqdm
 
-from ..errors import UserError
+from ..utils.errors import UserError
 from .base import DATASETS, Dataset, ImageSet
 
 URL = "https://www.cs.toronto.edu/~kriz/"

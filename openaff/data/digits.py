@@ -3,7 +3,7 @@
 import numpy as np
 from PIL import Image
 
-from ..errors import UserError
+from ..utils.errors import UserError
 from .base import DATASETS, Dataset, ImageSet
 
 TEST_SHARE = 0.2

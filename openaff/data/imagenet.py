@@ -4,9 +4,9 @@ import pathlib
 
 import numpy as np
 
-from ..errors import UserError
+from ..utils.errors import UserError
 from .base import DATASETS, Dataset
-from .photos import MEAN, STD, CenterCrop, PhotoSet, RandomResizedCrop, class_folders
+from .image_folder import MEAN, STD, CenterCrop, PhotoSet, RandomResizedCrop, class_folders
 
 IMAGE_SIZE = 224  # pixels, by default
 CROP_RATIO = 224 / 256  # of the short side, by default

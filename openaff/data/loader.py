@@ -6,9 +6,9 @@ import time
 import mxnet as mx
 import numpy as np
 
-from ..errors import UserError
-from ..runtime import physical_cores
-from .workers import make_ahead
+from ..utils.errors import UserError
+from ..utils.framework import physical_cores
+from .prefetch import make_ahead
 
 
 class BatchLoader:

@@ -17,9 +17,9 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from ..errors import UserError
-from ..files import atomic, sha256, write_json
-from .photos import class_folders, read_photo
+from ..utils.errors import UserError
+from ..utils.files import atomic, sha256, write_json
+from .image_folder import class_folders, read_photo
 from .records import MANIFEST, read_manifest
 
 PART = 1024  # images that are packed, and after an interruption packed anew, together
@@ -155,7 +155,7 @@ def encode(content, name, resize=None, quality=95):
     Raises
     ------
     UserError
-        See :func:`~openaff.data.photos.read_photo`.
+        See :func:`~openaff.data.image_folder.read_photo`.
     """
     image = read_photo(content, name)
     with Image.open(io.BytesIO(content)) as original:

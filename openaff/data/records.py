@@ -8,10 +8,10 @@ import time
 import mxnet as mx
 import numpy as np
 
-from ..errors import UserError
-from ..runtime import physical_cores
-from .mixing import one_hot
-from .photos import read_photo
+from ..utils.errors import UserError
+from ..utils.framework import physical_cores
+from .image_folder import read_photo
+from .mixup import one_hot
 
 MANIFEST = "manifest.json"
 _MAGIC = 0xCED7230A

@@ -11,8 +11,8 @@ import signal
 import sys
 from dataclasses import asdict
 
-from .. import runtime
-from ..arguments import Parser
+from ..utils import framework as runtime
+from ..utils.arguments import Parser
 from .checks import check_devices, check_machine, check_requirements, check_system
 from .data import check_data
 from .finding import ERROR

@@ -6,7 +6,8 @@ import os
 import platform
 import re
 
-from .. import cuda, runtime
+from ..utils import cuda
+from ..utils import framework as runtime
 from .child import run_python
 from .finding import ERROR, OK, WARNING, Finding
 from .machine import memory_bytes, nvidia_gpus, shared_memory_bytes

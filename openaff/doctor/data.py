@@ -4,8 +4,8 @@ import json
 import os
 import pathlib
 
-from ..errors import UserError
-from ..files import sha256
+from ..utils.errors import UserError
+from ..utils.files import sha256
 from .finding import OK, WARNING, Finding
 
 USUAL = ("~/.mxnet/datasets", "data")  # Gluon's, and a folder of the clone
@@ -38,9 +38,9 @@ def check_data(asked):
 
 
 def _cifar(base):
-    from ..config import DataConfig
     from ..data import load_dataset
     from ..data.cifar import SPECS, locate
+    from ..training.config import DataConfig
 
     for name in SPECS:
         for root in (base / name, base):

@@ -5,9 +5,10 @@ import sys
 
 import mxnet as mx
 
-from .. import AFF, cli
-from ..training import run  # noqa: F401  (all that training imports)
-from ..training.devices import parse_devices
+from .. import AFF
+from ..training import session  # noqa: F401  (all that training imports)
+from ..utils import cli
+from ..utils.devices import parse_devices
 
 
 def main():

@@ -8,7 +8,7 @@ from mxnet import autograd
 from mxnet.gluon import nn
 
 from ..blocks import PreActBlock, add_deep_stem, conv3x3
-from ..errors import UserError, positive_int
+from ..utils.errors import UserError, positive_int
 from .factory import register_backbone
 from .stages import StagedNet, make_stage, norm_and_fusion
 

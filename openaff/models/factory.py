@@ -4,8 +4,8 @@ import fnmatch
 import inspect
 import re
 
-from ..errors import UserError, positive_int, suggest
 from ..fusion import FUSIONS
+from ..utils.errors import UserError, positive_int, suggest
 
 _BACKBONES = []  # (compiled pattern of the name, builder, names to list)
 

@@ -8,7 +8,7 @@ with fusion: Attentional Feature Fusion (Dai et al., WACV 2021), section 4.
 from mxnet.gluon import nn
 
 from ..blocks import Bottleneck, add_deep_stem, shortcut
-from ..errors import UserError
+from ..utils.errors import UserError
 from .factory import register_backbone
 from .stages import make_stage, norm_and_fusion
 

@@ -7,7 +7,7 @@ with fusion: Attentional Feature Fusion (Dai et al., WACV 2021), section 4.
 from mxnet.gluon import nn
 
 from ..blocks import ResNeXtBlock, add_deep_stem, conv3x3, shortcut
-from ..errors import UserError
+from ..utils.errors import UserError
 from .factory import register_backbone
 from .resnet import BLOCKS
 from .stages import StagedNet, make_stage, norm_and_fusion

@@ -4,8 +4,8 @@ from functools import partial
 
 from mxnet.gluon import nn
 
-from ..errors import UserError
 from ..fusion import fusion_by_stage, fusion_factory
+from ..utils.errors import UserError
 
 
 def norm_and_fusion(

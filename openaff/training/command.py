@@ -1,12 +1,12 @@
 """The command line of the training scripts."""
 
-from ..arguments import Parser
-from ..config import load_config
-from ..errors import UserError
-from .checkpointing import LAST, PREVIOUS
-from .devices import parse_devices
+from ..utils.arguments import Parser
+from ..utils.devices import parse_devices
+from ..utils.errors import UserError
+from .checkpoint import LAST, PREVIOUS
+from .config import load_config
 from .interrupt import Stopped
-from .run import resume, train
+from .session import resume, train
 
 
 def main(description):
@@ -15,7 +15,7 @@ def main(description):
     Raises
     ------
     UserError
-        See :func:`~openaff.training.run.train`.
+        See :func:`~openaff.training.session.train`.
     """
     parser = Parser(description)
     parser.add_argument("--config", metavar="FILE", help="recipe, see configs/")

@@ -3,8 +3,8 @@
 import mxnet as mx
 from mxnet import autograd, gluon
 
-from ..checkpoints import load_model, load_parameters
-from ..errors import UserError, suggest
+from ..models.pretrained import load_model, load_parameters
+from ..utils.errors import UserError, suggest
 
 GLUONCV = "gluoncv:"
 
@@ -44,7 +44,7 @@ class Distillation(gluon.Block):
 
 
 def load_teacher(config, classes, image_shape, devices):
-    """The teacher that a :class:`~openaff.config.DistillationConfig` names.
+    """The teacher that a :class:`~openaff.training.config.DistillationConfig` names.
 
     Parameters
     ----------

@@ -9,8 +9,8 @@ import numpy as np
 from mxnet import autograd, gluon
 from mxnet.contrib import amp
 
-from ..errors import UserError
-from .workers import Workers
+from ..utils.errors import UserError
+from .distributed import Workers
 
 
 class Engine:

@@ -7,8 +7,8 @@ import subprocess
 import sys
 import time
 
-from ..errors import UserError
-from ..runtime import ASKED_THREADS, physical_cores
+from ..utils.errors import UserError
+from ..utils.framework import ASKED_THREADS, physical_cores
 from .interrupt import STATUS
 
 GRACE = 60  # seconds that workers have to end after a signal

@@ -3,7 +3,7 @@
 import bisect
 import math
 
-from ..config import check_length
+from .config import check_length
 
 
 def cosine(step, total, peak):

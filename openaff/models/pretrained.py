@@ -7,10 +7,11 @@ from typing import Any, Dict, Optional, Tuple
 
 import mxnet as mx
 
-from .data import cifar, photos
-from .errors import UserError
-from .models import create_model
-from .registry import Registry
+from ..data import cifar
+from ..data import image_folder as photos
+from ..utils.errors import UserError
+from ..utils.registry import Registry
+from . import create_model
 
 SHOWN = 3  # names that a message lists of each kind of difference
 

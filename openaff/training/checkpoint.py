@@ -14,9 +14,9 @@ import zlib
 
 import mxnet as mx
 
-from ..checkpoints import load_parameters
-from ..errors import UserError
-from ..files import atomic
+from ..models.pretrained import load_parameters
+from ..utils.errors import UserError
+from ..utils.files import atomic
 
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
 FORMAT = "openaff checkpoint 2"

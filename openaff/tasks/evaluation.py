@@ -8,11 +8,11 @@ import mxnet as mx
 import numpy as np
 from tqdm import tqdm
 
-from .config import PHOTOS
-from .data.batches import test_batches
-from .errors import UserError
-from .files import atomic
-from .training.engine import evaluate
+from ..data.batches import test_batches
+from ..training.config import PHOTOS
+from ..training.engine import evaluate
+from ..utils.errors import UserError
+from ..utils.files import atomic
 
 
 def evaluate_network(net, dataset, devices, batch_size=128, workers=None, ten_crop=None):

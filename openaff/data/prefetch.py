@@ -17,7 +17,7 @@ import traceback
 
 import numpy as np
 
-from ..errors import UserError
+from ..utils.errors import UserError
 
 AHEAD = 2  # batches a worker may be ahead: one for the next step, one against uneven making
 

@@ -5,8 +5,8 @@ Same children, same parameter names; only ``hybrid_forward`` and the pooling are
 
 from mxnet.gluon import nn
 
-from .attention import GlobalPool
-from .fusion import FUSIONS
+from ..attention import GlobalPool
+from ..fusion import FUSIONS
 
 
 def _joint(F, *contexts):

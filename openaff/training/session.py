@@ -10,21 +10,21 @@ import numpy as np
 from mxnet.contrib import amp
 from tqdm import tqdm
 
-from ..checkpoints import load_parameters
-from ..complexity import count_parameters
-from ..config import PHOTOS, load_config, to_yaml
+from ..analysis.complexity import count_parameters
 from ..data import load_dataset
-from ..data.augment import CROP_PADDING
 from ..data.batches import test_batches, training_batches
-from ..errors import UserError
+from ..data.transforms import CROP_PADDING
 from ..models import create_model
-from .checkpointing import LAST, load_checkpoint
+from ..models.pretrained import load_parameters
+from ..utils.errors import UserError
+from .checkpoint import LAST, load_checkpoint
+from .config import PHOTOS, load_config, to_yaml
 from .distillation import Distillation, load_teacher
+from .distributed import Workers
 from .engine import CrossEntropy, Engine, NonFiniteLoss, Sums, initialize
 from .interrupt import Stopped, StopRequest
+from .run_folder import Run, refuse_existing
 from .schedule import Schedule
-from .tracking import Run, refuse_existing
-from .workers import Workers
 
 
 def train(config, out, devices):
@@ -35,11 +35,11 @@ def train(config, out, devices):
     Parameters
     ----------
     config : Config
-        See :func:`~openaff.config.load_config`.
+        See :func:`~openaff.training.config.load_config`.
     out : path-like
         The run folder, which must not exist.
     devices : list of mx.Context
-        See :func:`~openaff.training.devices.parse_devices`.
+        See :func:`~openaff.utils.devices.parse_devices`.
 
     Raises
     ------

@@ -3,8 +3,8 @@
 import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
-from .autoaugment import OPERATIONS as TABLE
-from .autoaugment import POLICIES
+from ..data.autoaugment import OPERATIONS as TABLE
+from ..data.autoaugment import POLICIES
 
 
 def _affine(image, fill, *matrix):

@@ -5,7 +5,7 @@ import os
 import mxnet as mx
 import numpy as np
 
-from ..errors import UserError
+from ..utils.errors import UserError
 
 # Gluon's trainer numbers its parameters from 0 in the same store.
 _FIRST_KEY = 1_000_000

@@ -5,10 +5,10 @@ import pathlib
 
 import mxnet as mx
 
-from .config import DataConfig
-from .data.batches import training_batches
-from .errors import UserError
-from .evaluation import evaluate_network
+from ..data.batches import training_batches
+from ..tasks.evaluation import evaluate_network
+from ..training.config import DataConfig
+from ..utils.errors import UserError
 from .onnx_model import network
 
 

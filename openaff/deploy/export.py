@@ -11,14 +11,14 @@ from typing import Any, Dict, Optional, Tuple
 import mxnet as mx
 import numpy as np
 
-from .attention import plain_graph
-from .checkpoints import load_model, load_published
-from .config import PHOTOS, load_config
-from .data.imagenet import CROP_RATIO
-from .errors import UserError
-from .files import atomic, sha256, write_json, write_text
+from ..attention import plain_graph
+from ..data.imagenet import CROP_RATIO
+from ..models.pretrained import load_model, load_published
+from ..training.config import PHOTOS, load_config
+from ..training.run_folder import provenance
+from ..utils.errors import UserError
+from ..utils.files import atomic, sha256, write_json, write_text
 from .onnx_model import INPUT, OUTPUT, export_onnx, network, to_float16, to_int8
-from .training.tracking import provenance
 
 TOLERANCE = 1e-5  # largest difference allowed, relative to the largest output
 FLOAT16_TOLERANCE = 0.05

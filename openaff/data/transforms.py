@@ -125,7 +125,7 @@ class Compose:
 
 
 def training_transform(dataset, config):
-    """What a training batch goes through, by the :class:`~openaff.config.DataConfig`."""
+    """What a training batch goes through, by the :class:`~openaff.training.config.DataConfig`."""
     transforms = [AutoAugment(config.autoaugment)] if config.autoaugment else []
     padding = config.crop_padding
     if dataset.train.costly:  # photographs, which are cropped as they are read

@@ -8,8 +8,8 @@ import tempfile
 import mxnet as mx
 import numpy as np
 
-from .errors import UserError
-from .files import atomic
+from ..utils.errors import UserError
+from ..utils.files import atomic
 
 INPUT, OUTPUT = "data", "logits"
 
@@ -49,7 +49,7 @@ def export_onnx(symbol, params, path, input_shape, batch=None):
     Parameters
     ----------
     symbol, params : path-like
-        What :func:`openaff.export.export_symbol` wrote.
+        What :func:`openaff.deploy.export.export_symbol` wrote.
     path : path-like
         The ONNX file.
     input_shape : tuple of int

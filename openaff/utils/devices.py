@@ -4,7 +4,7 @@ import re
 
 import mxnet as mx
 
-from ..errors import UserError
+from .errors import UserError
 
 MOST_CPU_DEVICES = 64
 

@@ -2,10 +2,10 @@
 
 import statistics
 
-from . import table_plots
-from .errors import UserError
-from .files import write_text
-from .tables import REDUCED_TABLE, costs, describe, describe_reduced, fusion_name, ours
+from ..utils.errors import UserError
+from ..utils.files import write_text
+from . import plots as table_plots
+from .records import REDUCED_TABLE, costs, describe, describe_reduced, fusion_name, ours
 
 ABOUT_REDUCED = (
     "All rows by one recipe, that of `configs/cifar/aff_resnet8.yaml`: ResNet-8 at a quarter of "

@@ -7,7 +7,7 @@ import numbers
 class UserError(ValueError):
     """Input that cannot be used: the message says in one line what, where, and what to do.
 
-    Scripts print the message alone and exit with status 2 (see :mod:`openaff.cli`).
+    Scripts print the message alone and exit with status 2 (see :mod:`openaff.utils.cli`).
     """
 
 

@@ -4,8 +4,8 @@ import statistics
 
 import matplotlib
 
-from .files import atomic
-from .tables import REDUCED_TABLE, costs, fusion_name
+from ..utils.files import atomic
+from .records import REDUCED_TABLE, costs, fusion_name
 
 
 def draw_all(tables, results):
@@ -14,9 +14,9 @@ def draw_all(tables, results):
     Parameters
     ----------
     tables : dict of str to Table
-        See :func:`openaff.tables.load_tables`.
+        See :func:`openaff.tables.records.load_tables`.
     results : dict
-        See :func:`openaff.tables.read_results`.
+        See :func:`openaff.tables.records.read_results`.
     """
     matplotlib.use("Agg")
     pictures = [

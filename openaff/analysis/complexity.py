@@ -9,7 +9,7 @@ from typing import Dict
 
 import mxnet as mx
 
-from .errors import UserError, positive_int
+from ..utils.errors import UserError, positive_int
 
 # Each output of the first two is one filter's product with a patch of the input; the last, the
 # transposed convolution, multiplies each input with one filter.

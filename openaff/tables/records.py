@@ -13,12 +13,12 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from .complexity import summarize
-from .config import load_config
-from .data import cifar
-from .errors import UserError, one_line, suggest
-from .files import write_json
-from .models import create_model
+from ..analysis.complexity import summarize
+from ..data import cifar
+from ..models import create_model
+from ..training.config import load_config
+from ..utils.errors import UserError, one_line, suggest
+from ..utils.files import write_json
 
 PROTOCOLS = ("paper", "reduced")
 METRICS = ("top-1 accuracy", "top-1 error")
@@ -59,7 +59,7 @@ class Row:
     config: Optional[str] = None  # the recipe of the published figure
     devices: int = 1  # that it was trained on: its batch is so many of the recipe's
     start_from: Optional[str] = None  # id of the row whose best weights it starts from
-    checkpoint: Optional[str] = None  # the authors' file, see openaff.checkpoints
+    checkpoint: Optional[str] = None  # the authors' file, see openaff.models.pretrained
     note: Optional[str] = None
 
 
@@ -150,7 +150,7 @@ def fusion_name(row):
 
 
 def row_config(root, row, protocol="paper", overrides=()):
-    """The :class:`~openaff.config.Config` that trains a row.
+    """The :class:`~openaff.training.config.Config` that trains a row.
 
     ``paper`` is the published recipe; ``reduced`` one that two CPU cores can finish, for the rows
     of one table: width m = 1, 10 epochs.

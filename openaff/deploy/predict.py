@@ -6,9 +6,9 @@ import mxnet as mx
 import numpy as np
 from PIL import Image, ImageOps
 
-from .data.augment import Normalize
-from .data.photos import CenterCrop, read_photo
-from .errors import UserError, positive_int
+from ..data.image_folder import CenterCrop, read_photo
+from ..data.transforms import Normalize
+from ..utils.errors import UserError, positive_int
 from .export import read_export
 from .onnx_model import network
 
@@ -21,7 +21,7 @@ class Predictor:
     Parameters
     ----------
     folder : path-like
-        What :func:`openaff.export.export_folder` wrote.
+        What :func:`openaff.deploy.export.export_folder` wrote.
     engine : str, optional
         ``mxnet``, ``onnxruntime`` or ``onnxruntime-int8``; by default ONNX Runtime in float32, or
         MXNet where there is no ONNX file.

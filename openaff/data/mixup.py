@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ..errors import UserError
+from ..utils.errors import UserError
 
 
 def one_hot(labels, classes):

@@ -17,9 +17,9 @@ import mxnet as mx
 import numpy as np
 import tensorboardX
 
-from ..errors import UserError
-from ..files import atomic, write_json, write_text
-from .checkpointing import save_checkpoint
+from ..utils.errors import UserError
+from ..utils.files import atomic, write_json, write_text
+from .checkpoint import save_checkpoint
 
 
 class Run:
@@ -127,7 +127,7 @@ class Run:
                 net.save_parameters(str(temporary))
 
     def checkpoint(self, net, trainer, state):
-        """Write a checkpoint, see :func:`~openaff.training.checkpointing.save_checkpoint`."""
+        """Write a checkpoint, see :func:`~openaff.training.checkpoint.save_checkpoint`."""
         if self.writes:
             save_checkpoint(self.path, net, trainer, state)
 

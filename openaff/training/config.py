@@ -10,7 +10,7 @@ import yaml
 from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
 
-from .errors import UserError, one_line, suggest
+from ..utils.errors import UserError, one_line, suggest
 
 AUTOAUGMENT = (None, "cifar10", "imagenet")
 INITIALIZERS = ("xavier", "msraprelu")

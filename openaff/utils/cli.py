@@ -7,8 +7,8 @@ import traceback
 import mxnet as mx
 import yaml
 
+from ..training.interrupt import STATUS, Stopped
 from .errors import UserError
-from .training.interrupt import STATUS, Stopped
 
 
 def run(main):

@@ -10,23 +10,23 @@ import mxnet as mx
 import numpy as np
 from PIL import Image
 
-from .config import DataConfig, OptimizerConfig
-from .data import load_dataset
-from .data.augment import Compose, Normalize, RandomCrop, RandomFlip
-from .data.autoaugment import AutoAugment
-from .data.base import ImageSet
-from .data.batches import training_batches
-from .data.loader import BatchLoader
-from .data.packing import folder_items, pack
-from .data.pillow_autoaugment import PillowAutoAugment
-from .errors import UserError
-from .export import export_symbol
-from .fusion import FUSIONS
-from .literal import literal
-from .models import create_model
-from .onnx_model import export_onnx, network, to_int8
-from .runtime import physical_cores
-from .training.engine import Engine, Sums, initialize
+from ..data import load_dataset
+from ..data.autoaugment import AutoAugment
+from ..data.base import ImageSet
+from ..data.batches import training_batches
+from ..data.loader import BatchLoader
+from ..data.packing import folder_items, pack
+from ..data.transforms import Compose, Normalize, RandomCrop, RandomFlip
+from ..deploy.export import export_symbol
+from ..deploy.onnx_model import export_onnx, network, to_int8
+from ..fusion import FUSIONS
+from ..models import create_model
+from ..training.config import DataConfig, OptimizerConfig
+from ..training.engine import Engine, Sums, initialize
+from ..utils.errors import UserError
+from ..utils.framework import physical_cores
+from .pillow_autoaugment import PillowAutoAugment
+from .reference import literal
 
 # (fusion, backbone, options, batch size)
 NETWORKS = [

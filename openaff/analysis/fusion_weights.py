@@ -3,9 +3,9 @@
 import matplotlib
 import mxnet as mx
 
-from .errors import UserError
-from .files import atomic
-from .fusion import Fusion
+from ..fusion import Fusion
+from ..utils.errors import UserError
+from ..utils.files import atomic
 
 
 def fusion_weights(net, images):
