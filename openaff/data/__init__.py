@@ -1,6 +1,16 @@
 """Data sets, and their way into batches."""
 
 from . import cifar, digits, imagenet  # noqa: F401,I001  (register their data sets)
-from .base import DATASETS, Dataset, ImageSet, load_dataset
+from .base import DATASETS, Dataset, DatasetInfo, ImageSet, Labels, load_dataset, register_dataset
+from .config import DataConfig
 
-__all__ = ["DATASETS", "Dataset", "ImageSet", "load_dataset"]
+__all__ = [
+    "DATASETS",
+    "DataConfig",
+    "Dataset",
+    "DatasetInfo",
+    "ImageSet",
+    "Labels",
+    "load_dataset",
+    "register_dataset",
+]

@@ -7,8 +7,8 @@ from .records import RecordBatches, RecordSet
 from .transforms import Normalize, training_transform
 
 
-def training_batches(dataset, config, batch_size, seed=0, part=(0, 1)):
-    """Endless variety: augmented, shuffled batches of the training split.
+def training_batches(dataset, config, batch_size, seed=0, shard=(0, 1)):
+    """Augmented, shuffled batches of the training split.
 
     Parameters
     ----------
@@ -19,9 +19,9 @@ def training_batches(dataset, config, batch_size, seed=0, part=(0, 1)):
     batch_size : int
         Images a batch, of this process.
     seed : int
-        What order and augmentation follow from.
-    part : tuple of int
-        (rank, count): the share of this one of so many processes.
+        Order and augmentation follow from it.
+    shard : tuple of int
+        (rank, count): which of how many processes this one is; each reads its own images.
 
     Raises
     ------
@@ -31,7 +31,7 @@ def training_batches(dataset, config, batch_size, seed=0, part=(0, 1)):
     if dataset.train is None:
         raise UserError(f"{dataset.name}: there are no training images in {config.root}")
     mixup = Mixup(config.mixup_alpha, len(dataset.class_names)) if config.mixup_alpha else None
-    common = {"seed": seed, "mixup": mixup, "workers": config.workers, "part": part}
+    common = {"seed": seed, "mixup": mixup, "workers": config.workers, "shard": shard}
     if isinstance(dataset.train, RecordSet):
         return RecordBatches(
             dataset.train,
@@ -43,13 +43,13 @@ def training_batches(dataset, config, batch_size, seed=0, part=(0, 1)):
             pca_noise=config.pca_noise or 0.0,
             **common,
         )
-    transform = training_transform(dataset, config)
-    return BatchLoader(dataset.train, batch_size, transform, train=True, **common)
+    normalize = Normalize(dataset.mean, dataset.std)
+    return BatchLoader(dataset.train, batch_size, normalize, training_transform(config), **common)
 
 
-def test_batches(dataset, batch_size, workers=None, part=(0, 1)):
+def test_batches(dataset, batch_size, workers=None, shard=(0, 1)):
     """The test split in order, each image once, normalised; see :func:`training_batches`."""
     if dataset.test is None:
         raise UserError(f"{dataset.name}: there are no validation images")
     normalize = Normalize(dataset.mean, dataset.std)
-    return BatchLoader(dataset.test, batch_size, normalize, workers=workers, part=part)
+    return BatchLoader(dataset.test, batch_size, normalize, workers=workers, shard=shard)

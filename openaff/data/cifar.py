@@ -18,7 +18,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ..utils.errors import UserError
-from .base import DATASETS, Dataset, ImageSet
+from .base import DATASETS, Dataset, ImageSet, Labels, register_dataset
 
 URL = "https://www.cs.toronto.edu/~kriz/"
 IMAGE_BYTES = 3 * 32 * 32
@@ -26,7 +26,6 @@ IMAGE_BYTES = 3 * 32 * 32
 # The published checkpoints use CIFAR-10's statistics for both data sets.
 MEAN = (0.4914, 0.4822, 0.4465)
 STD = (0.2023, 0.1994, 0.2010)
-LABELS = {"fine": "fine (100 classes)", "coarse": "coarse (20 superclasses)"}  # CIFAR-100's
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,6 @@ class Layout:
 @dataclass(frozen=True)
 class Spec:
     label_columns: Tuple[str, ...]  # the label bytes before a binary record's image
-    classes: Dict[str, int]  # label granularity -> count
     images: Dict[str, int]  # split -> count
     binary: Layout
     python: Layout
@@ -56,7 +54,6 @@ BATCHES = tuple(f"data_batch_{number}" for number in range(1, 6))
 SPECS = {
     "cifar10": Spec(
         label_columns=("classes",),
-        classes={"classes": 10},
         images={"train": 50000, "test": 10000},
         binary=Layout(
             "cifar-10-binary.tar.gz",
@@ -85,7 +82,6 @@ SPECS = {
     ),
     "cifar100": Spec(
         label_columns=("coarse", "fine"),
-        classes={"coarse": 20, "fine": 100},
         images={"train": 50000, "test": 10000},
         binary=Layout(
             "cifar-100-binary.tar.gz",
@@ -111,23 +107,47 @@ SPECS = {
 }
 
 
-@DATASETS.register("cifar10")
+# What CIFAR-10 and CIFAR-100 have in common.
+COMMON = {
+    "task": "classification",
+    "image_shape": (3, 32, 32),
+    "mean": MEAN,
+    "std": STD,
+}
+SETTINGS = ("root", "download", "crop_padding", "autoaugment", "mixup_alpha", "mixup_off_epochs")
+
+
+@register_dataset(
+    "cifar10",
+    title="CIFAR-10",
+    labels=(Labels("classes", 10, "10 classes"),),
+    settings=SETTINGS,
+    **COMMON,
+)
 def load_cifar10(config):
     """CIFAR-10: 50,000 training and 10,000 test images of 10 classes, uint8 (N, 32, 32, 3)."""
-    return _load("cifar10", config, "classes", "10 classes")
+    return _load(config)
 
 
-@DATASETS.register("cifar100")
+@register_dataset(
+    "cifar100",
+    title="CIFAR-100",
+    labels=(
+        Labels("fine", 100, "fine (100 classes)"),
+        Labels("coarse", 20, "coarse (20 superclasses)"),
+    ),
+    settings=("labels", *SETTINGS),
+    **COMMON,
+)
 def load_cifar100(config):
     """CIFAR-100 with its 100 fine labels, or with its 20 superclasses where they are asked for."""
-    granularity = config.labels or "fine"
-    if granularity not in LABELS:
-        raise UserError(f"data.labels must be fine or coarse, not {granularity!r}")
-    return _load("cifar100", config, granularity, LABELS[granularity])
+    return _load(config)
 
 
-def _load(name, config, column, words):
-    spec = SPECS[name]
+def _load(config):
+    name = config.name
+    labels = DATASETS[name].granularity(config.labels)
+    spec, column = SPECS[name], labels.key
     default = pathlib.Path("~/.mxnet/datasets").expanduser() / name  # where Gluon keeps them
     root = pathlib.Path(config.root).expanduser() if config.root else default
     layout, read = _find(name, spec, root, config.download)
@@ -137,21 +157,22 @@ def _load(name, config, column, words):
         class_names = _unpickle(layout, read, layout.meta)[layout.names[column]]
     else:
         class_names = read(layout.names[column]).decode("ascii", "replace").split()
-    classes = spec.classes[column]
+    classes = labels.classes
     if len(class_names) != classes:
         raise UserError(
             f"{read.place}: {layout.names[column]} has {len(class_names)} names, expected "
             f"{classes}; get it anew from {URL}{layout.archive}"
         )
     for split, images in splits.items():
-        if images.labels.max() >= classes:
+        if images.targets.max() >= classes:
             raise UserError(
-                f"{read.place}: label {images.labels.max()} in the {split} split, but {name} has "
+                f"{read.place}: label {images.targets.max()} in the {split} split, but {name} has "
                 f"{classes} classes ({column}); get it anew from {URL}{layout.archive}"
             )
     return Dataset(
         name=name,
-        labels=words,
+        labels=labels.words,
+        granularity=labels.key,
         split="official, 50000 training and 10000 test images",
         class_names=tuple(class_names),
         mean=MEAN,

@@ -4,13 +4,20 @@ import numpy as np
 from PIL import Image
 
 from ..utils.errors import UserError
-from .base import DATASETS, Dataset, ImageSet
+from .base import Dataset, ImageSet, Labels, register_dataset
 
 TEST_SHARE = 0.2
 SPLIT_SEED = 0
 
 
-@DATASETS.register("digits")
+@register_dataset(
+    "digits",
+    title="digits",
+    task="classification",
+    labels=(Labels("classes", 10, "10 digits"),),
+    image_shape=(3, 32, 32),
+    settings=("crop_padding", "autoaugment", "mixup_alpha", "mixup_off_epochs"),
+)
 def load_digits(config=None):
     """The digits as 32x32 RGB, 1,437 for training and 360 for testing, stratified by class.
 

@@ -109,7 +109,7 @@ class CenterCrop:
         return cut(image, box, self.size)
 
 
-class PhotoSet:
+class ImageFolder:
     """Image files with labels, read when they are asked for.
 
     Parameters
@@ -126,11 +126,11 @@ class PhotoSet:
 
     def __init__(self, paths, labels, crop):
         self.paths = paths
-        self.labels = labels
+        self.targets = labels
         self.crop = crop
 
     def __len__(self):
-        return len(self.labels)
+        return len(self.targets)
 
     @property
     def image_shape(self):
@@ -139,7 +139,7 @@ class PhotoSet:
     def take(self, picked, rng):
         """uint8 (n, size, size, 3) and int32 (n,)."""
         images = [self.crop(read_photo(self.paths[index]), rng) for index in picked]
-        return np.stack(images), self.labels[picked]
+        return np.stack(images), self.targets[picked]
 
 
 def class_folders(folder):

@@ -5,8 +5,8 @@ import pathlib
 import numpy as np
 
 from ..utils.errors import UserError
-from .base import DATASETS, Dataset
-from .image_folder import MEAN, STD, CenterCrop, PhotoSet, RandomResizedCrop, class_folders
+from .base import Dataset, Labels, register_dataset
+from .image_folder import MEAN, STD, CenterCrop, ImageFolder, RandomResizedCrop, class_folders
 
 IMAGE_SIZE = 224  # pixels, by default
 CROP_RATIO = 224 / 256  # of the short side, by default
@@ -14,7 +14,31 @@ CLASSES = 1000
 SPLITS = {"train": "training", "val": "validation"}
 
 
-@DATASETS.register("imagenet")
+PHOTOGRAPHS = {
+    "task": "classification",
+    "image_shape": (3, IMAGE_SIZE, IMAGE_SIZE),
+    "mean": MEAN,
+    "std": STD,
+    "crop_ratio": CROP_RATIO,
+    "settings": (
+        "root",
+        "image_size",
+        "crop_ratio",
+        "jitter",
+        "pca_noise",
+        "autoaugment",
+        "mixup_alpha",
+        "mixup_off_epochs",
+    ),
+}
+
+
+@register_dataset(
+    "imagenet",
+    title="ImageNet",
+    labels=(Labels("classes", CLASSES, "{} classes"),),
+    **PHOTOGRAPHS,
+)
 def load_imagenet(config):
     """ILSVRC 2012 from ``config.root``, see :func:`load_photos`: 1,000 classes."""
     dataset = load_photos(config)
@@ -26,7 +50,9 @@ def load_imagenet(config):
     return dataset
 
 
-@DATASETS.register("images")
+@register_dataset(
+    "images", title="images", labels=(Labels("classes", None, "{} classes"),), **PHOTOGRAPHS
+)
 def load_photos(config):
     """The images below ``config.root``: record files where there are any, else class folders.
 
@@ -115,5 +141,5 @@ def _read_folders(root, crops):
         if unknown:
             raise UserError(f"{root / split} has the class {unknown[0]!r}, but train/ has not")
         paths, labels = zip(*((path, classes.index(names[label])) for path, label in items))
-        splits[split] = PhotoSet(paths, np.array(labels, "int32"), crops[split])
+        splits[split] = ImageFolder(paths, np.array(labels, "int32"), crops[split])
     return classes, splits

@@ -11,7 +11,7 @@ def one_hot(labels, classes):
 
 
 class Mixup:
-    """Mix every image of a batch with another one of it, all in one proportion.
+    """Mix every image of a batch with another one of the batch, all in one proportion.
 
     mixup (Zhang et al., ICLR 2018), https://arxiv.org/abs/1710.09412: the proportion is drawn from
     Beta(alpha, alpha), once a batch; the partner of image i is image N - 1 - i, which the
@@ -37,7 +37,7 @@ class Mixup:
 
     def __call__(self, images, labels, rng):
         """float32 (N, 3, H, W) and integers (N,) -> the same mixed, and float32 (N, K)."""
-        share = np.float32(self.draw(rng))
+        weight = np.float32(self.draw(rng))
         targets = one_hot(labels, self.classes)
-        mixed = (share * each + (1 - share) * each[::-1] for each in (images, targets))
+        mixed = (weight * each + (1 - weight) * each[::-1] for each in (images, targets))
         return tuple(mixed)

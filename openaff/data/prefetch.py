@@ -1,4 +1,4 @@
-"""Batches made ahead of their use, by processes forked from this one.
+"""Prefetching: batches are made ahead of their use, by processes forked from this one.
 
 Processes, because augmentation is many small numpy calls: two threads make no more AutoAugment
 batches than one, and one halves the rate of the training thread's calls to MXNet.  Forked ones,
@@ -9,6 +9,7 @@ numpy only, and leaves without the exit handlers of the process that it is a cop
 """
 
 import contextlib
+import math
 import mmap
 import multiprocessing
 import os
@@ -22,14 +23,15 @@ from ..utils.errors import UserError
 AHEAD = 2  # batches a worker may be ahead: one for the next step, one against uneven making
 
 
-def make_ahead(make, numbers, workers):
+def prefetch(make, numbers, workers):
     """Yield ``make(number)`` for all numbers in order, made by processes that end with this.
 
     Parameters
     ----------
     make : callable
-        ``make(number)``: a tuple of arrays, of the same types and shapes for every number, but for
-        fewer rows in the last.  It must not use mxnet.
+        ``make(number)``: a tuple of arrays of fixed types.  Shapes may differ: arrays not larger
+        than those of the first number go through shared memory, larger ones through a pipe, which
+        is slower.  It must not use mxnet.
     numbers : range
         Counting up by 1.
     workers : int
@@ -53,18 +55,27 @@ def make_ahead(make, numbers, workers):
     workers = min(workers, len(rest))
     slots = AHEAD * workers + 1  # and one in the consumer's hands
     buffers = [
-        np.frombuffer(mmap.mmap(-1, slots * array.nbytes), array.dtype).reshape(slots, *array.shape)
+        np.frombuffer(mmap.mmap(-1, slots * array.size * array.itemsize), array.dtype)
         for array in first
     ]
+
+    def slot(index, number, shape):
+        size, start = first[index].size, number % slots * first[index].size
+        return buffers[index][start : start + size][: math.prod(shape)].reshape(shape)
+
+    def put(index, number, array):
+        """The array itself, or its shape where it went into shared memory."""
+        if array.size > first[index].size:
+            return array
+        slot(index, number, array.shape)[...] = array
+        return array.shape
 
     def work(mine, connection):
         for number in mine:
             if number - slots in rest:
                 connection.recv()  # when that one's slot is free
             try:
-                for buffer, array in zip(buffers, make(number)):
-                    buffer[number % slots, : len(array)] = array
-                message = len(array)
+                message = [put(index, number, array) for index, array in enumerate(make(number))]
             except UserError as error:
                 message = UserError(f"batch {number}: {error}")
             except Exception:
@@ -87,7 +98,10 @@ def make_ahead(make, numbers, workers):
                 ) from None
             if isinstance(message, Exception):
                 raise message
-            yield tuple(buffer[number % slots, :message] for buffer in buffers)
+            yield tuple(
+                slot(index, number, each) if isinstance(each, tuple) else each
+                for index, each in enumerate(message)
+            )
             if number + slots in rest:
                 with contextlib.suppress(OSError):  # if it died, its next batch will say so
                     pool[(number + slots) % workers][1].send(None)

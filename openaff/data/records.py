@@ -144,8 +144,8 @@ class RecordBatches:
         Applied to batches.
     workers : int, optional
         Decoding threads, by default one a core, up to 16.
-    part : tuple of int
-        (rank, count): the share of this one of so many processes.
+    shard : tuple of int
+        (rank, count): the images of this one of so many processes.
 
     Raises
     ------
@@ -165,9 +165,9 @@ class RecordBatches:
         seed=0,
         mixup=None,
         workers=None,
-        part=(0, 1),
+        shard=(0, 1),
     ):
-        rank, count = part
+        rank, count = shard
         # MXNet gives the last process what the others leave, and all must make as many batches.
         smallest = len(records) - (count - 1) * -(-len(records) // count)
         if smallest < batch_size:
@@ -182,7 +182,7 @@ class RecordBatches:
         self.length = smallest // batch_size
         self.seed = seed
         self.mixup = mixup
-        self.part = part
+        self.shard = shard
         self.waited = 0.0
         self.options = {
             "path_imgrec": str(records.path),
@@ -214,7 +214,7 @@ class RecordBatches:
 
     def epoch(self, number=0, start=0, mixing=True):
         """Yield the batches of epoch ``number`` from batch ``start`` on."""
-        sequence = np.random.SeedSequence((self.seed, number, self.part[0]))
+        sequence = np.random.SeedSequence((self.seed, number, self.shard[0]))
         seed = int(sequence.generate_state(1)[0] >> 1)
         self.waited = 0.0
         try:
@@ -236,7 +236,7 @@ class RecordBatches:
             ) from None
 
     def _mix(self, images, labels, number, batch_number):
-        rng = np.random.default_rng((self.seed, number, batch_number, self.part[0]))
-        share = self.mixup.draw(rng)
+        rng = np.random.default_rng((self.seed, number, batch_number, self.shard[0]))
+        weight = self.mixup.draw(rng)
         targets = mx.nd.array(one_hot(labels.asnumpy().astype(int), self.mixup.classes))
-        return [share * each + (1 - share) * each.flip(axis=0) for each in (images, targets)]
+        return [weight * each + (1 - weight) * each.flip(axis=0) for each in (images, targets)]

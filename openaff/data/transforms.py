@@ -1,10 +1,17 @@
-"""Augmentation of whole batches in numpy: pad, crop, flip, normalise."""
+"""Augmentation of whole batches in numpy: pad, crop, flip, colours, normalise.
+
+A sample is an image and its target.  Transforms take and return both: images uint8 (N, H, W, 3) and
+targets, labels (N,) or maps (N, H, W), which move with their images.
+"""
 
 import numpy as np
 
+from ..utils.errors import UserError
 from .autoaugment import AutoAugment
+from .base import DATASETS
 
 CROP_PADDING = 4  # pixels, by default
+IGNORE = -1  # in a map: this pixel does not count
 LUMA = np.array([0.299, 0.587, 0.114], "float32")  # ITU-R BT.601
 
 
@@ -15,7 +22,7 @@ class Normalize:
         self.scale = (1 / (255 * np.asarray(std, "float32"))).reshape(3, 1, 1)
         self.shift = (np.asarray(mean, "float32") / np.asarray(std, "float32")).reshape(3, 1, 1)
 
-    def __call__(self, images, rng=None):
+    def __call__(self, images):
         out = np.empty(images.shape[:1] + (3,) + images.shape[1:3], "float32")
         np.multiply(images.transpose(0, 3, 1, 2), self.scale, out=out)
         out -= self.shift
@@ -23,7 +30,7 @@ class Normalize:
 
 
 class RandomCrop:
-    """A random crop of the image's own size after padding with zeros; uint8 in and out.
+    """A random crop of the image's own size after padding; images with zeros, maps with IGNORE.
 
     Parameters
     ----------
@@ -34,30 +41,34 @@ class RandomCrop:
     def __init__(self, padding):
         self.padding = padding
 
-    def __call__(self, images, rng):
-        count, height, width, _ = images.shape
-        pad = self.padding
-        top, left = rng.integers(0, 2 * pad + 1, size=(2, count))
-        padded = np.pad(images, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
-        out = np.empty_like(images)
-        for index in range(count):  # a slice copy an image beats one gather over the batch
-            y, x = top[index], left[index]
+    def __call__(self, images, targets, rng):
+        top, left = rng.integers(0, 2 * self.padding + 1, size=(2, len(images)))
+        if targets.ndim > 1:
+            targets = self._crop(targets, top, left, IGNORE)
+        return self._crop(images, top, left, 0), targets
+
+    def _crop(self, maps, top, left, fill):
+        _, height, width = maps.shape[:3]
+        sides = [(0, 0), (self.padding,) * 2, (self.padding,) * 2, (0, 0)][: maps.ndim]
+        padded = np.pad(maps, sides, constant_values=fill)
+        out = np.empty_like(maps)
+        for index, (y, x) in enumerate(zip(top, left)):  # copies of slices beat one large gather
             out[index] = padded[index, y : y + height, x : x + width]
         return out
 
 
 class RandomFlip:
-    """Mirror each image left to right with probability 1/2; uint8 in and out."""
+    """Mirror each sample left to right with probability 1/2."""
 
-    def __call__(self, images, rng):
+    def __call__(self, images, targets, rng):
         flip = rng.random(len(images)) < 0.5
-        return np.where(flip[:, None, None, None], images[:, :, ::-1], images)
+        if targets.ndim > 1:
+            targets = np.where(flip[:, None, None], targets[:, :, ::-1], targets)
+        return np.where(flip[:, None, None, None], images[:, :, ::-1], images), targets
 
 
 class ColorJitter:
-    """Brightness, contrast and saturation, each by its own factor from [1 - m, 1 + m].
-
-    uint8 in and out; the three in this order.
+    """Brightness, contrast and saturation, in this order, each by a factor from [1 - m, 1 + m].
 
     Parameters
     ----------
@@ -68,7 +79,7 @@ class ColorJitter:
     def __init__(self, strength):
         self.strength = strength
 
-    def __call__(self, images, rng):
+    def __call__(self, images, targets, rng):
         factors = rng.uniform(1 - self.strength, 1 + self.strength, (3, len(images), 1, 1, 1))
         brightness, contrast, saturation = factors.astype("float32")
         pixels = images * brightness
@@ -77,11 +88,11 @@ class ColorJitter:
             contrast * pixels + (1 - contrast) * grey.mean(axis=(1, 2), keepdims=True)[..., None]
         )
         pixels = saturation * pixels + (1 - saturation) * (pixels @ LUMA)[..., None]
-        return np.clip(np.rint(pixels), 0, 255).astype("uint8")
+        return np.clip(np.rint(pixels), 0, 255).astype("uint8"), targets
 
 
 class PCANoise:
-    """Noise along the principal components of ImageNet's colours; uint8 in and out.
+    """Noise along the principal components of ImageNet's colours.
 
     ImageNet Classification with Deep Convolutional Neural Networks (Krizhevsky et al., NIPS 2012),
     section 4.1.
@@ -106,34 +117,54 @@ class PCANoise:
     def __init__(self, deviation):
         self.deviation = deviation
 
-    def __call__(self, images, rng):
+    def __call__(self, images, targets, rng):
         factors = rng.normal(0, self.deviation, (len(images), 3)).astype("float32")
         shift = (factors * self.DEVIATIONS) @ self.COMPONENTS.T
-        return np.clip(np.rint(images + shift[:, None, None]), 0, 255).astype("uint8")
+        return np.clip(np.rint(images + shift[:, None, None]), 0, 255).astype("uint8"), targets
+
+
+class ImagesOnly:
+    """A transform ``transform(images, rng)`` of images whose targets are labels.
+
+    Raises
+    ------
+    UserError
+        When called with maps, which would have to move with the images.
+    """
+
+    def __init__(self, transform):
+        self.transform = transform
+
+    def __call__(self, images, targets, rng):
+        if targets.ndim > 1:
+            name = type(self.transform).__name__
+            raise UserError(f"{name} moves images, but not targets with a value for each pixel")
+        return self.transform(images, rng), targets
 
 
 class Compose:
-    """One transform after another, all with one random generator."""
+    """One transform of samples after another, all with one random generator."""
 
     def __init__(self, transforms):
         self.transforms = transforms
 
-    def __call__(self, images, rng=None):
+    def __call__(self, images, targets, rng):
         for transform in self.transforms:
-            images = transform(images, rng)
-        return images
+            images, targets = transform(images, targets, rng)
+        return images, targets
 
 
-def training_transform(dataset, config):
-    """What a training batch goes through, by the :class:`~openaff.training.config.DataConfig`."""
-    transforms = [AutoAugment(config.autoaugment)] if config.autoaugment else []
-    padding = config.crop_padding
-    if dataset.train.costly:  # photographs, which are cropped as they are read
-        padding = 0
-    if padding is None:
-        padding = CROP_PADDING
+def _crop_padding(config):
+    if "crop_padding" not in DATASETS[config.name].settings:  # such as photographs
+        return 0
+    return CROP_PADDING if config.crop_padding is None else config.crop_padding
+
+
+def training_transform(config):
+    """What a training batch goes through, by the :class:`~openaff.data.DataConfig`."""
+    transforms = [ImagesOnly(AutoAugment(config.autoaugment))] if config.autoaugment else []
     for transform, strength in (
-        (RandomCrop, padding),
+        (RandomCrop, _crop_padding(config)),
         (ColorJitter, config.jitter),
         (PCANoise, config.pca_noise),
     ):
@@ -141,4 +172,25 @@ def training_transform(dataset, config):
             transforms.append(transform(strength))
     if config.flip:
         transforms.append(RandomFlip())
-    return Compose(transforms + [Normalize(dataset.mean, dataset.std)])
+    return Compose(transforms)
+
+
+def describe_augmentation(config):
+    """The augmentation that a :class:`~openaff.data.DataConfig` asks for, as a list of words."""
+    info = DATASETS[config.name]
+    parts = []
+    if info.crop_ratio:  # photographs, cropped as they are read
+        parts.append("random resized crop")
+    elif "crop_padding" in info.settings:
+        parts.append(f"crop padding {_crop_padding(config)}")
+    parts.append("flip" if config.flip else "no flip")
+    if config.jitter:
+        parts.append(f"colour jitter {config.jitter:g}")
+    if config.pca_noise:
+        parts.append(f"PCA noise {config.pca_noise:g}")
+    if config.autoaugment:
+        parts.append(f"AutoAugment {config.autoaugment}")
+    if config.mixup_alpha:
+        off = config.mixup_off_epochs or 0
+        parts.append(f"mixup {config.mixup_alpha:g}, off in the last {off} epochs")
+    return parts

@@ -1,1 +1,1 @@
-"""Training: schedules, devices, the engine and the run folder."""
+"""Training: configurations, the engine, the run folder, several devices and processes."""

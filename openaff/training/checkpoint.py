@@ -1,6 +1,6 @@
 """Checkpoints that are whole or not there: one zip file, whose CRCs tell damage.
 
-Random states need no place in it: every random number of a training run follows from its seed and
+A checkpoint needs no random states: every random number of a training run follows from its seed and
 the step's number, see :func:`openaff.training.engine.seed_step`.
 """
 
@@ -17,6 +17,7 @@ import mxnet as mx
 from ..models.pretrained import load_parameters
 from ..utils.errors import UserError
 from ..utils.files import atomic
+from .optimizers import restore_state_arrays, state_arrays
 
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
 FORMAT = "openaff checkpoint 2"
@@ -35,7 +36,7 @@ def save_checkpoint(folder, net, trainer, state):
     trainer : gluon.Trainer
         Its optimiser's states are saved; ``update_on_kvstore`` must be false.
     state : dict
-        What JSON can hold: the position in the run, its metrics so far, its configuration.
+        What JSON can hold: the position in the run, its metrics so far.
 
     Raises
     ------
@@ -48,7 +49,7 @@ def save_checkpoint(folder, net, trainer, state):
             parts = pathlib.Path(parts)
             (parts / "state.json").write_text(json.dumps(dict(state, format=FORMAT)))
             net.save_parameters(str(parts / "net.params"))
-            mx.nd.save(str(parts / "devices.params"), _device_arrays(trainer))
+            mx.nd.save(str(parts / "devices.params"), state_arrays(trainer))
             with zipfile.ZipFile(temporary, "w") as archive:
                 for name in _MEMBERS:
                     archive.write(parts / name, name)
@@ -98,42 +99,5 @@ def load_checkpoint(path, net, trainer, devices, workers=1):
             load_parameters(net, parts / "net.params", devices)
         except UserError as error:
             raise UserError(str(error).replace(str(parts / "net.params"), str(path))) from None
-        _restore_devices(trainer, mx.nd.load(str(parts / "devices.params")))
+        restore_state_arrays(trainer, mx.nd.load(str(parts / "devices.params")))
     return state
-
-
-def _device_arrays(trainer):
-    """What each device has of its own: optimiser states and running statistics, by name.
-
-    Not pickled, as Gluon's own ``save_states`` does it: loading must run no code.  And
-    ``save_parameters`` keeps but the devices' mean of the running statistics.
-    """
-    arrays = {}
-    for device, updater in enumerate(trainer._updaters):
-        for index, state in updater.states.items():
-            arrays.update(_parts(device, index, state))
-        for index, param in enumerate(trainer._params):
-            if param.grad_req == "null":
-                arrays[f"{device}.{index}.value"] = param.list_data()[device]
-    return arrays
-
-
-def _restore_devices(trainer, arrays):
-    for device, updater in enumerate(trainer._updaters):
-        for index, param in enumerate(trainer._params):
-            value = param.list_data()[device]
-            if param.grad_req == "null":
-                value[:] = arrays[f"{device}.{index}.value"]
-                continue
-            state = trainer._optimizer.create_state_multi_precision(index, value)
-            for name, part in _parts(device, index, state).items():
-                if name in arrays:  # none before the first step
-                    part[:] = arrays[name]
-            updater.states[index] = state
-            updater.states_synced[index] = True
-
-
-def _parts(device, index, state):
-    """The arrays that an optimiser's state consists of, by name."""
-    parts = state if isinstance(state, (tuple, list)) else [state]
-    return {f"{device}.{index}.{n}": part for n, part in enumerate(parts) if part is not None}

@@ -1,5 +1,6 @@
 """The command line of the training scripts."""
 
+from ..tasks import METRICS
 from ..utils.arguments import Parser
 from ..utils.devices import parse_devices
 from ..utils.errors import UserError
@@ -38,9 +39,11 @@ def main(description):
     except Stopped as stopped:
         raise Stopped(f"{stopped}; go on with --resume {args.resume or args.out}") from None
     if result:  # of several workers the first one has it
+        headline = METRICS[result["headline"]]
+        best, last = (headline.show(result[f"{each}_{headline.key}"]) for each in ("best", "last"))
         print(
-            "best accuracy {best_accuracy:.2%} (epoch {best_epoch}, {best_selection}), last "
-            "{last_accuracy:.2%}; labels: {labels}".format(**result)
+            f"best {headline.title} {best} (epoch {result['best_epoch']}, "
+            f"{result['best_selection']}), last {last}; labels: {result['labels']}"
         )
         print(f"written to {args.resume or args.out}")
 

@@ -18,7 +18,7 @@ class Distillation(gluon.Block):
     Parameters
     ----------
     loss : callable
-        ``loss(logits, targets)``.
+        ``loss(logits, targets)`` gives (N,).
     teacher : HybridBlock
         float32 (N, 3, H, W) -> logits (N, K); runs in inference mode and is not trained.
     weight, temperature : float
@@ -35,10 +35,10 @@ class Distillation(gluon.Block):
     def forward(self, logits, targets, images):
         with autograd.pause():
             expected = self._teacher[0](images).astype("float32") / self.temperature
-            shares = expected.softmax()
-            entropy = -(shares * expected.log_softmax()).sum(axis=1)
+            probabilities = expected.softmax()
+            entropy = -(probabilities * expected.log_softmax()).sum(axis=1)
         ours = (logits.astype("float32") / self.temperature).log_softmax()
-        divergence = -(shares * ours).sum(axis=1) - entropy
+        divergence = -(probabilities * ours).sum(axis=1) - entropy
         loss = self.loss(logits, targets)
         return (1 - self.weight) * loss + self.weight * self.temperature**2 * divergence
 
@@ -84,7 +84,12 @@ def load_teacher(config, classes, image_shape, devices):
 
 
 def _gluoncv_model(name, classes, options):
-    from gluoncv import model_zoo
+    try:
+        from gluoncv import model_zoo
+    except ImportError as error:
+        raise UserError(
+            f"the teacher {GLUONCV}{name} needs gluoncv ({error}): pip install -e .[gluoncv]"
+        ) from None
 
     known = model_zoo.get_model_list()
     if name.lower() not in known:

@@ -2,8 +2,65 @@
 
 import bisect
 import math
+from dataclasses import dataclass
+from typing import List, Optional
 
-from .config import check_length
+from ..utils.configs import Section, require
+from ..utils.errors import UserError
+
+UNITS = ("epochs", "steps")
+SCHEDULES = {"cosine": (), "step": ("milestones", "factor"), "polynomial": ("power",)}
+
+
+@dataclass
+class ScheduleConfig(Section):
+    name: str = "cosine"  # cosine, step or polynomial
+    unit: str = "epochs"  # or steps: what warmup and milestones count
+    warmup: float = 0.0  # linear from 0
+    milestones: Optional[List[float]] = None  # step: after which lr is multiplied
+    factor: Optional[float] = None  # step: by this, 0.1 by default
+    power: Optional[float] = None  # polynomial: its power, 2 by default
+
+    def check(self, prefix="schedule."):
+        super().check(prefix)
+        require(
+            prefix,
+            self.one_of("name", tuple(SCHEDULES)),
+            self.one_of("unit", UNITS),
+            ("warmup", self.warmup >= 0, "must not be negative"),
+        )
+        for key in ("milestones", "factor", "power"):
+            if getattr(self, key) is not None and key not in SCHEDULES[self.name]:
+                raise UserError(f"{prefix}{key} has no effect on a {self.name} schedule")
+        require(prefix, ("power", self.power is None or self.power > 0, "must be positive"))
+        if self.name == "step":
+            marks, factor = self.milestones or [], self.factor
+            increasing = marks and marks == sorted(set(marks)) and marks[0] > 0
+            require(
+                prefix,
+                (
+                    "milestones",
+                    increasing,
+                    f"of a step schedule must be increasing positive {self.unit}, not {marks}",
+                ),
+                ("factor", factor is None or 0 < factor < 1, "must be in (0, 1)"),
+                ("milestones", marks[:1] > [self.warmup], "must come after the warm-up"),
+            )
+
+    def check_length(self, length, prefix="schedule."):
+        """Refuse a warm-up or milestone at or after the run's end, ``length`` in their unit."""
+        for key, last in (("warmup", self.warmup), ("milestones", (self.milestones or [0])[-1])):
+            if last >= length:
+                raise UserError(
+                    f"{prefix}{key}: {last:g} lies outside a run of {length:g} {self.unit}"
+                )
+
+    def describe(self):
+        """In words, for result files."""
+        form = self.name
+        if self.milestones:
+            form += f" at {self.unit} " + ", ".join(map("{:g}".format, self.milestones))
+        return f"{form}; {self.warmup:g} warm-up {self.unit}"
 
 
 def cosine(step, total, peak):
@@ -45,7 +102,7 @@ class Schedule:
         self.peak = peak
         self.total = epochs * steps_per_epoch
         if config.unit == "steps":
-            check_length(config, self.total)
+            config.check_length(self.total)
         steps = steps_per_epoch if config.unit == "epochs" else 1  # a unit's
         self.warmup = round(config.warmup * steps)
         self.name = config.name

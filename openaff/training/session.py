@@ -13,15 +13,16 @@ from tqdm import tqdm
 from ..analysis.complexity import count_parameters
 from ..data import load_dataset
 from ..data.batches import test_batches, training_batches
-from ..data.transforms import CROP_PADDING
+from ..data.transforms import describe_augmentation
 from ..models import create_model
 from ..models.pretrained import load_parameters
+from ..tasks import NonFiniteLoss, load_task
 from ..utils.errors import UserError
 from .checkpoint import LAST, load_checkpoint
-from .config import PHOTOS, load_config, to_yaml
+from .config import load_config, to_yaml
 from .distillation import Distillation, load_teacher
 from .distributed import Workers
-from .engine import CrossEntropy, Engine, NonFiniteLoss, Sums, initialize
+from .engine import Engine, initialize
 from .interrupt import Stopped, StopRequest
 from .run_folder import Run, refuse_existing
 from .schedule import Schedule
@@ -44,15 +45,18 @@ def train(config, out, devices):
     Raises
     ------
     UserError
-        Whatever is wrong with data, model or folder, before the folder is made; later, a loss that
-        is not finite.
+        Whatever is wrong with configuration, data, model or folder, before the folder is made;
+        later, a loss that is not finite.
     Stopped
         SIGTERM or SIGINT came; the step was finished and a checkpoint written.
     """
+    config.check()
     refuse_existing(out)  # before the data set is read
     session = _Session(config, devices)
     session.workers.any(False)  # all have looked
-    session.run = Run(out, to_yaml(config), writes=session.workers.rank == 0)
+    session.run = Run(
+        out, to_yaml(config), session.task, writes=session.workers.rank == 0, imports=config.imports
+    )
     session.save()  # so that a crash in the first epoch can be resumed, too
     return session.fit()
 
@@ -71,7 +75,7 @@ def resume(folder, devices, checkpoint=LAST):
     Run.reopen(folder, writes=False)  # before the data set is read
     config = load_config(folder / "config.yaml")
     session = _Session(config, devices, fresh=False)
-    session.run = Run.reopen(folder, writes=session.workers.rank == 0)
+    session.run = Run.reopen(folder, session.task, writes=session.workers.rank == 0)
     session.restore(folder / checkpoint)
     return session.fit()
 
@@ -87,25 +91,24 @@ class _Session:
         self.devices = devices
         self.workers = Workers(config.kvstore)
         self.dataset = load_dataset(config.data)
-        classes = len(self.dataset.class_names)
+        self.task = load_task(self.dataset, config.loss)
         self.batch_size = config.data.batch_size * len(devices)  # of this worker
-        part = (self.workers.rank, self.workers.count)
+        shard = (self.workers.rank, self.workers.count)
         self.batches = training_batches(
-            self.dataset, config.data, self.batch_size, config.seed, part
+            self.dataset, config.data, self.batch_size, config.seed, shard
         )
-        self.test_batches = test_batches(self.dataset, self.batch_size, config.data.workers, part)
+        self.test_batches = test_batches(self.dataset, self.batch_size, config.data.workers, shard)
         self.schedule = Schedule(
             config.schedule, config.optimizer.lr, config.epochs, len(self.batches)
         )
-        self.net, twin = networks(config, classes, devices)
+        self.net, self.evaluation_net = networks(config, self.task.outputs, devices)
         if fresh and config.start_from:
             load_parameters(self.net, config.start_from, devices, config.model.name)
         self.engine = Engine(
             self.net,
-            twin,
+            self._loss(),
             self.schedule,
             config.optimizer,
-            loss=self._loss(classes),
             seed=config.seed,
             precision=config.precision,
             workers=self.workers,
@@ -113,7 +116,7 @@ class _Session:
         self._begin(epoch=1)
 
     def _begin(self, epoch):
-        self.epoch, self.batch, self.sums = epoch, 0, Sums()
+        self.epoch, self.batch, self.meter = epoch, 0, self.task.meter()
         self.seconds, self.waited = 0.0, 0.0  # of this epoch's training, and of them without data
 
     @property
@@ -121,24 +124,26 @@ class _Session:
         """That this epoch has trained on."""
         return self.batch * self.batch_size * self.workers.count
 
-    def _loss(self, classes):
-        loss = CrossEntropy(self.config.optimizer.label_smoothing)
+    def _loss(self):
         distillation = self.config.distillation
         if distillation.teacher is None:
-            return loss
+            return self.task.loss
         shape = self.dataset.train.image_shape
-        teacher = load_teacher(distillation, classes, shape, self.devices)
+        teacher = load_teacher(distillation, self.task.outputs, shape, self.devices)
         given = {
             key: getattr(distillation, key)
             for key in ("weight", "temperature")
             if getattr(distillation, key) is not None
         }
-        return Distillation(loss, teacher, **given)
+        return Distillation(self.task.loss, teacher, **given)
 
     def fit(self):
         first = self.workers.rank == 0
         if self.config.data.batch_size == 1 and first:
-            print("warning: one image a device and step: batch norms over 1x1 maps give their beta")
+            print(
+                "warning: with batch size 1 per device, the batch norm of a global context outputs "
+                "a constant (beta)"
+            )
         with StopRequest() as stop:
             while self.epoch <= self.config.epochs:
                 self._train_epoch(stop)
@@ -149,14 +154,15 @@ class _Session:
                 self.run.log(row)
                 if first:
                     print(self._line(row), flush=True)
-                best = max(self.run.rows, key=lambda each: each["test_accuracy"])
-                if best is row:
+                if self._best() is row:
                     self.run.save("best", self.net)
                 self._begin(self.epoch + 1)
         self.run.save("last", self.net)
-        result = self._result()
-        self.run.finish(result, self.dataset.class_names)
-        return result if first else None
+        return self.run.finish(self._result(), self.dataset.class_names)
+
+    def _best(self):
+        headline = self.task.headline
+        return headline.best(self.run.rows, f"test_{headline.key}")
 
     def _train_epoch(self, stop):
         mixing = self.epoch <= self.config.epochs - (self.config.data.mixup_off_epochs or 0)
@@ -171,13 +177,13 @@ class _Session:
             leave=False,
             disable=None if self.workers.rank == 0 else True,
         ) as bar:
-            for images, labels in self.batches.epoch(self.epoch, self.batch, mixing):
+            for images, targets in self.batches.epoch(self.epoch, self.batch, mixing):
                 try:
-                    self.engine.train_step(images, labels, self.sums)
+                    self.engine.train_step(images, targets, self.meter)
                 except NonFiniteLoss:
                     raise self._not_finite() from None
                 self.batch += 1
-                bar.set_postfix(loss=f"{self.sums.mean_loss():.3f}", refresh=False)
+                bar.set_postfix(loss=f"{self.meter.mean_loss():.3f}", refresh=False)
                 bar.update(images_a_step)
                 if self.batch < len(self.batches):
                     if every and self.engine.step % every == 0:
@@ -206,17 +212,18 @@ class _Session:
         """Evaluate what was just saved, and return the epoch's row of metrics."""
         start = time.perf_counter()
         try:
-            trained = self.sums.means(self.workers)
-            tested = self.engine.evaluate(self.test_batches.epoch())
+            trained = self.meter.values(self.workers.sum)
+            tested = self.engine.evaluate(
+                self.evaluation_net, self.test_batches.epoch(), self.task
+            ).values(self.workers.sum)
         except NonFiniteLoss:
             raise self._not_finite() from None
+        figures = ["loss", *(metric.key for metric in self.task.metrics)]
         return {
             "epoch": self.epoch,
             "lr": self.schedule(self.engine.step - 1),
-            "train_loss": trained["loss"],
-            "train_accuracy": trained["accuracy"],
-            "test_loss": tested["loss"],
-            "test_accuracy": tested["accuracy"],
+            **{f"train_{key}": trained[key] for key in figures},
+            **{f"test_{key}": tested[key] for key in figures},
             "images_per_second": self.images / self.seconds,
             "waited_for_data": self.waited / self.seconds,
             "evaluation_seconds": time.perf_counter() - start,
@@ -224,23 +231,31 @@ class _Session:
 
     def _line(self, row):
         epochs = self.config.epochs - self.epoch
-        left = epochs * (self.seconds + row["evaluation_seconds"])
+        left = datetime.timedelta(
+            seconds=round(epochs * (self.seconds + row["evaluation_seconds"]))
+        )
+        parts = []
+        for part in ("train", "test"):
+            figures = [f"{part} loss {row[part + '_loss']:.3f}"]
+            figures += [
+                f"{metric.title} {metric.show(row[f'{part}_{metric.key}'])}"
+                for metric in self.task.metrics
+            ]
+            parts.append(", ".join(figures))
         return (
-            "{}: lr {lr:.4f}, train loss {train_loss:.3f}, accuracy {train_accuracy:.2%}; "
-            "test loss {test_loss:.3f}, accuracy {test_accuracy:.2%}; "
-            "{images_per_second:.0f} images/s, {waited_for_data:.0%} of the time waiting for "
-            "data; {} left".format(self._title(), datetime.timedelta(seconds=round(left)), **row)
+            "{}: lr {lr:.4f}, {}; {}; {images_per_second:.0f} images/s, {waited_for_data:.0%} of "
+            "the time waiting for data; {} left".format(self._title(), *parts, left, **row)
         )
 
     def save(self):
         """Write a checkpoint of this very moment."""
         try:
-            sums = self.sums.state(self.workers)
+            sums = self.meter.state(self.workers.sum)
         except NonFiniteLoss:
             raise self._not_finite() from None
         self.engine.share_statistics()
         state = {
-            "step": self.engine.step,
+            **self.engine.state(),
             "epoch": self.epoch,
             "batch": self.batch,
             "sums": sums,
@@ -249,7 +264,6 @@ class _Session:
             "rows": self.run.rows,
             "devices": len(self.devices),
             "workers": self.workers.count,
-            "loss_scaling": self.engine.scaling(),
         }
         self.run.checkpoint(self.net, self.engine.trainer, state)
 
@@ -258,11 +272,12 @@ class _Session:
         state = load_checkpoint(
             path, self.net, self.engine.trainer, self.devices, self.workers.count
         )
-        self.engine.step = state["step"]
-        self.engine.restore_scaling(state["loss_scaling"])
+        self.engine.restore(state)
         self.epoch, self.batch = state["epoch"], state["batch"]
         self.seconds, self.waited = state["seconds"], state["waited"]
-        self.sums = Sums(**state["sums"]) if self.workers.rank == 0 else Sums()  # of all workers
+        self.meter = self.task.meter()
+        if self.workers.rank == 0:  # the checkpoint's sums are of all workers
+            self.meter.restore(state["sums"])
         self.run.rewind(state["rows"])
 
     def _title(self):
@@ -280,66 +295,47 @@ class _Session:
     def _result(self):
         """What result.json says."""
         trainable, total = count_parameters(self.net)
-        rows = self.run.rows
-        best = max(rows, key=lambda row: row["test_accuracy"])
+        rows, headline, best = self.run.rows, self.task.headline.key, self._best()
         return {
             "model": self.config.model.name,
             "options": self.config.model.options,
             "parameters": total,
             "trainable_parameters": trainable,
+            "task": self.task.key,
             "dataset": self.dataset.name,
-            "classes": len(self.dataset.class_names),
+            "classes": self.task.classes,
             "input_shape": list(self.dataset.train.image_shape),
             "mean": list(self.dataset.mean),
             "std": list(self.dataset.std),
+            "crop_ratio": self.config.data.crop_ratio or self.dataset.info.crop_ratio,
             "labels": self.dataset.labels,
+            "granularity": self.dataset.granularity,
             "split": self.dataset.split,
             "protocol": protocol(self.config, self.batch_size * self.workers.count),
             "seed": self.config.seed,
             "devices": list(map(str, self.devices)),
             "workers": self.workers.count,
-            "best_accuracy": best["test_accuracy"],
+            "headline": headline,
+            f"best_{headline}": best[f"test_{headline}"],
             "best_epoch": best["epoch"],
             "best_selection": "chosen on the test split",
-            "last_accuracy": rows[-1]["test_accuracy"],
+            f"last_{headline}": rows[-1][f"test_{headline}"],
             "images_per_second": float(np.median([row["images_per_second"] for row in rows])),
         }
 
 
 def protocol(config, batch_size):
     """The recipe in one line, for result files."""
-    schedule, optimizer, data = config.schedule, config.optimizer, config.data
-    decay = schedule.name
-    if schedule.name == "step":
-        decay += " at {schedule.unit} {}".format(
-            ", ".join(map("{:g}".format, schedule.milestones)), schedule=schedule
-        )
     parts = [
         f"{config.epochs} epochs",
-        f"NAG, lr {optimizer.lr:g}, momentum {optimizer.momentum:g}, "
-        f"weight decay {optimizer.weight_decay:g}"
-        + (" (not on bias, gamma, beta)" if optimizer.no_wd else ""),
-        decay,
-        f"{schedule.warmup:g} warm-up {schedule.unit}",
+        config.optimizer.describe(),
+        config.schedule.describe(),
         f"batch {batch_size}",
-        "random resized crop"
-        if data.name in PHOTOS
-        else f"crop padding {CROP_PADDING if data.crop_padding is None else data.crop_padding}",
-        "flip" if data.flip else "no flip",
+        *describe_augmentation(config.data),
+        *(f"{key.replace('_', ' ')} {value}" for key, value in config.loss.items() if value),
     ]
-    if data.jitter:
-        parts.append(f"colour jitter {data.jitter:g}")
-    if data.pca_noise:
-        parts.append(f"PCA noise {data.pca_noise:g}")
-    if data.autoaugment:
-        parts.append(f"AutoAugment {data.autoaugment}")
-    if data.mixup_alpha:
-        off = data.mixup_off_epochs or 0
-        parts.append(f"mixup {data.mixup_alpha:g}, off in the last {off} epochs")
-    if optimizer.label_smoothing:
-        parts.append(f"label smoothing {optimizer.label_smoothing:g}")
-    if optimizer.clip_gradient:
-        parts.append(f"gradients clipped at {optimizer.clip_gradient:g}")
+    if config.optimizer.clip_gradient:
+        parts.append(f"gradients clipped at {config.optimizer.clip_gradient:g}")
     if config.distillation.teacher:
         parts.append(f"distilled from {config.distillation.teacher}")
     if config.sync_batch_norm:
@@ -349,15 +345,15 @@ def protocol(config, batch_size):
     return "; ".join(parts + [config.initializer, config.precision])
 
 
-def networks(config, classes, devices):
-    """The network to train and its twin for evaluations, initialised alike on all devices."""
+def networks(config, outputs, devices):
+    """The network to train and the evaluation network, initialised alike on all devices."""
     options = dict(config.model.options)
     if config.sync_batch_norm:
         if len(devices) == 1:
             raise UserError("sync_batch_norm has no effect on one device: name several, --devices")
         if devices[0].device_type == "cpu":
             raise UserError(
-                "sync_batch_norm needs GPUs: MXNet's operator waits for ever on CPU devices"
+                "sync_batch_norm needs GPUs: MXNet's operator hangs on CPUs, so openaff refuses it"
             )
         options["norm_layer"] = mx.gluon.contrib.nn.SyncBatchNorm
         norm_kwargs = options.get("norm_kwargs") or {}
@@ -365,11 +361,11 @@ def networks(config, classes, devices):
     dtype = "float16" if config.precision == "float16" else "float32"
     if config.precision == "amp":
         amp.init()
-    twin = create_model(config.model.name, num_classes=classes, **config.model.options)
-    net = create_model(config.model.name, num_classes=classes, **options)
-    for each in (twin, net):
+    evaluation_net = create_model(config.model.name, num_classes=outputs, **config.model.options)
+    net = create_model(config.model.name, num_classes=outputs, **options)
+    for each in (evaluation_net, net):
         initialize(each, devices, config.initializer, dtype)
-    return net, twin
+    return net, evaluation_net
 
 
 def _check_precision(config, devices):

@@ -1,0 +1,156 @@
+"""Typed settings: dataclasses, filled from YAML, from dicts and from ``key=value`` overrides."""
+
+import dataclasses
+import math
+import pathlib
+
+import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import (
+    ConfigKeyError,
+    ConfigTypeError,
+    MissingMandatoryValue,
+    OmegaConfBaseException,
+)
+
+from .errors import UserError, one_line, suggest
+
+
+class Section:
+    """A dataclass of settings, some of them sections themselves.
+
+    Subclasses extend :meth:`check`; a setting's rule stands in its own section.
+    """
+
+    def check(self, prefix=""):
+        """Refuse settings that are infinite, no number, or wrong in a section.
+
+        ``prefix``: what messages put before a setting's name, such as ``"optimizer."``.
+        """
+        for key, value in vars(self).items():
+            if isinstance(value, Section):
+                value.check(f"{prefix}{key}.")
+                continue
+            for number in value if isinstance(value, list) else [value]:
+                if isinstance(number, list):
+                    raise UserError(f"{prefix}{key} must be a flat list, not {value}")
+                if isinstance(number, float) and not math.isfinite(number):
+                    raise UserError(f"{prefix}{key} must be finite, not {value}")
+
+    def one_of(self, key, known):
+        """A rule for :func:`require`: the setting is one of ``known``."""
+        value, names = getattr(self, key), ", ".join(map(str, filter(None, known)))
+        return key, value in known, f"must be one of {names}, not {value!r}"
+
+
+def require(prefix, *rules):
+    """Refuse the first of the rules (setting, whether it holds, in words) that does not hold."""
+    for key, holds, rule in rules:
+        if not holds:
+            raise UserError(f"{prefix}{key} {rule}")
+
+
+def read_yaml(path):
+    """The mapping that a YAML file holds.
+
+    Raises
+    ------
+    UserError
+        A file that is missing, no YAML, or no mapping.
+    """
+    path = pathlib.Path(path)
+    try:
+        values = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read the config {path}: {error}") from None
+    except (ValueError, RecursionError) as error:  # such as the date 2020-13-45
+        raise UserError(f"{path}: not YAML: {one_line(error)}") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path}, line {mark.line + 1}" if mark else path
+        raise UserError(
+            "{}: not YAML: {}".format(where, getattr(error, "problem", None) or error)
+        ) from None
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: a config is a mapping of keys to values")
+    return values
+
+
+def build(schema, values, overrides=(), where="config"):
+    """An unchecked ``schema``, a :class:`Section` class, filled from a mapping and overrides.
+
+    Parameters
+    ----------
+    schema : type
+        The dataclass.
+    values : dict
+        Settings by name, sections as dicts.
+    overrides : sequence of str
+        ``section.key=value``, the value in YAML.
+    where : str
+        What messages begin with, such as the file's name.
+
+    Raises
+    ------
+    UserError
+        An unknown key (with the nearest known one), a value of another type, or a missing one.
+    """
+    for override in overrides:
+        if "=" not in override or override.startswith("-"):
+            raise UserError(
+                f"{override!r} is no override: write key=value, such as optimizer.lr=0.1"
+            )
+    try:
+        given = OmegaConf.merge(OmegaConf.create(values), OmegaConf.from_dotlist(list(overrides)))
+        for section in dataclasses.fields(schema):
+            kind = section.default_factory
+            if dataclasses.is_dataclass(kind) and section.name in given:
+                if not OmegaConf.is_dict(given[section.name]):
+                    raise UserError(
+                        f"{where}: {section.name} is a section of settings, such as "
+                        f"{section.name}.{dataclasses.fields(kind)[0].name}, "
+                        f"not {given[section.name]!r}"
+                    )
+        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), given))
+    except ConfigKeyError as error:
+        raise UserError(_unknown_key(schema, where, error.full_key)) from None
+    except MissingMandatoryValue as error:
+        raise UserError(f"{where}: {error.full_key} is not set") from None
+    except (
+        OmegaConfBaseException,
+        yaml.YAMLError,
+        TypeError,  # such as a list where a section stands
+        ValueError,
+        RecursionError,
+    ) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"{where}: {_reason(error)}") from None
+
+
+def check_types(config, where="config"):
+    """Refuse values of another type than their setting's, in a config built in Python."""
+    try:
+        OmegaConf.structured(config)
+    except (ConfigTypeError, OmegaConfBaseException, TypeError, ValueError) as error:
+        raise UserError(f"{where}: {_reason(error)}") from None
+
+
+def _reason(error):
+    key = getattr(error, "full_key", None)
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return f"{key}: {reason}" if key else reason
+
+
+def _unknown_key(schema, where, full_key):
+    known, parent = schema, []
+    for part in full_key.split("."):
+        fields = {f.name: f for f in dataclasses.fields(known)}
+        if part not in fields:
+            break
+        parent.append(part)
+        known = fields[part].default_factory
+    names = [".".join(parent + [name]) for name in fields]
+    return "{}: unknown key {!r}{} (known: {})".format(
+        where, full_key, suggest(full_key, names), ", ".join(names)
+    )

@@ -1,0 +1,58 @@
+"""Modules of the user's own: what they register is found by name."""
+
+import importlib
+import os
+import sys
+
+from .errors import UserError, one_line
+
+
+def import_modules(names):
+    """Import modules by name, from the working directory too; they register what they define.
+
+    Raises
+    ------
+    UserError
+        A module that is not found, or cannot be imported.
+    """
+    for name in names:
+        _import(name, "imports")
+
+
+def import_object(text, setting):
+    """The object that ``"module:name"`` names; ``setting`` is what messages call it.
+
+    Raises
+    ------
+    UserError
+        No such module or object.
+    """
+    module, _, name = text.partition(":")
+    found = _import(module, setting)
+    if not hasattr(found, name):
+        raise UserError(f"{setting}: the module {module} has no {name!r}")
+    return getattr(found, name)
+
+
+def _import(name, setting):
+    folder = os.getcwd()
+    added = folder not in sys.path
+    if added:
+        sys.path.insert(0, folder)
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name and name.split(".")[0] == error.name.split(".")[0]:
+            raise UserError(
+                f"{setting}: there is no module {name!r}: name a file NAME.py of the working "
+                "directory or of PYTHONPATH, without .py"
+            ) from None
+        raise UserError(f"{setting}: {name} cannot be imported: {one_line(error)}") from None
+    except UserError:
+        raise
+    except Exception as error:  # whatever the user's code does
+        reason = f"{type(error).__name__}: {one_line(error)}"
+        raise UserError(f"{setting}: {name} cannot be imported: {reason}") from None
+    finally:
+        if added and folder in sys.path:
+            sys.path.remove(folder)
