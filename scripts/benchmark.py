@@ -16,13 +16,14 @@ its place.  Run it on a quiet machine.
 import json
 
 from openaff.analysis import benchmark
+from openaff.training.benchmark import train
 from openaff.utils import cli
 from openaff.utils.arguments import Parser
 from openaff.utils.errors import positive_int
 
 KINDS = {
     "fusion": benchmark.fusion,
-    "train": benchmark.train,
+    "train": train,
     "infer": benchmark.infer,
     "data": benchmark.data,
     "photos": benchmark.photos,

@@ -8,12 +8,13 @@ import pathlib
 from datetime import datetime
 
 from openaff.analysis.fusion_weights import draw_fusion_weights, fusion_weights
-from openaff.data import load_dataset
+from openaff.data import DataConfig, load_dataset
 from openaff.data.loader import BatchLoader
 from openaff.data.transforms import Normalize
-from openaff.deploy.export import export_folder, run_subject
-from openaff.training.config import DataConfig, load_config
-from openaff.training.run_folder import plot_curves, read_metrics
+from openaff.deploy.export import export_folder
+from openaff.deploy.subject import run_subject
+from openaff.training.config import load_config
+from openaff.training.curves import plot_curves, read_metrics
 from openaff.training.session import train
 from openaff.utils import cli
 from openaff.utils.arguments import Parser
@@ -33,7 +34,7 @@ def main():
     for name in ("aff_resnet8", "add_resnet8"):
         print(f"\n{name}: training on 1,437 digits, testing on 360 others")
         result = train(load_config(CONFIGS / (name + ".yaml")), out / name, parse_devices("cpu"))
-        subject = run_subject(out / name)
+        subject, _ = run_subject(out / name)
         written = export_folder(subject, out / name / "export")
         for kind, difference in written["parity"].items():
             print(f"exported and run as {kind}: largest relative difference {difference:.1e}")
@@ -51,7 +52,7 @@ def explain(net, dataset, path):
     predicted = net(batch).argmax(axis=1).asnumpy().astype(int)
     titles = [
         f"{dataset.class_names[label]}, predicted {dataset.class_names[guess]}"
-        for label, guess in zip(dataset.test.labels, predicted)
+        for label, guess in zip(dataset.test.targets, predicted)
     ]
     draw_fusion_weights(path, dataset.test.images[:SHOWN], fusion_weights(net, batch), titles)
 

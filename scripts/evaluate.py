@@ -1,64 +1,34 @@
 #!/usr/bin/env python
-"""Accuracy of a checkpoint on the test split of a data set.
+"""Evaluate a network on the test split of a data set.
 
+    python scripts/evaluate.py --run runs/aff8
     python scripts/evaluate.py --model aff_cifar_resnet8 --option width_multiplier=1 \\
         --params runs/aff8/best.params --dataset cifar100 --labels fine --data DIR
     python scripts/evaluate.py --published cifar100/AFF-ResNet-32/0.8357 --params FILE --data DIR
     python scripts/evaluate.py --published imagenet/AFF-ResNet-50/0.2028 --params FILE --data DIR
 
-Data sets: cifar100, cifar10, digits, imagenet, and images for class folders of your own.
+The data set "images" is for class folders of your own.
 """
 
-import dataclasses
 import json
 import pathlib
 
 from openaff.data import load_dataset
-from openaff.data.imagenet import CROP_RATIO, IMAGE_SIZE
-from openaff.models.pretrained import PUBLISHED, load_model, load_published
-from openaff.tasks.evaluation import evaluate_network, one_line, write_confusion, write_per_class
-from openaff.training.config import PHOTOS, DataConfig, check_effects
-from openaff.training.run_folder import provenance
+from openaff.deploy.subject import add_arguments, from_arguments
+from openaff.models.pretrained import PUBLISHED
+from openaff.tasks import METRICS, TASKS
+from openaff.tasks.classification import TenCrop
+from openaff.tasks.evaluation import evaluate_network, write_confusion, write_per_class
 from openaff.utils import cli
 from openaff.utils.arguments import Parser
 from openaff.utils.devices import parse_devices
 from openaff.utils.errors import UserError, positive_int
-
-FLAGS = {  # data setting -> its flag
-    "root": "--data",
-    "labels": "--labels",
-    "image_size": "--image-size",
-    "crop_ratio": "--crop-ratio",
-}
+from openaff.utils.provenance import provenance
 
 
 def parse_args():
     parser = Parser(__doc__)
-    network = parser.add_mutually_exclusive_group(required=True)
-    network.add_argument("--model", metavar="NAME", help="see openaff.list_models()")
-    network.add_argument(
-        "--published", metavar="NAME", help="see openaff.models.pretrained.list_published()"
-    )
-    parser.add_argument("--params", required=True, metavar="FILE", help="the network's parameters")
-    parser.add_argument(
-        "--option",
-        action="append",
-        default=[],
-        metavar="key=value",
-        help="option of --model, such as width_multiplier=1; may be repeated",
-    )
-    parser.add_argument("--dataset", metavar="NAME", help="see above")
-    parser.add_argument("--labels", metavar="KIND", help="cifar100: fine (default) or coarse")
-    parser.add_argument("--data", metavar="DIR", help="folder of the data set (CIFAR: Gluon's own)")
-    parser.add_argument(
-        "--image-size", type=int, metavar="N", help=f"photographs: pixels ({IMAGE_SIZE})"
-    )
-    parser.add_argument(
-        "--crop-ratio",
-        type=float,
-        metavar="R",
-        help=f"photographs: the centre's share of the short side ({CROP_RATIO:g})",
-    )
+    add_arguments(parser)
     parser.add_argument(
         "--ten-crop", action="store_true", help="photographs: mean over ten squares of each"
     )
@@ -77,35 +47,35 @@ def parse_args():
     return parser.parse_args()
 
 
-def data_config(args):
-    """What to evaluate on; a published checkpoint says it, and is not contradicted."""
-    dataset, labels = args.dataset, args.labels
-    if args.published:
-        known = PUBLISHED[args.published]
-        for flag, given, wanted in (
-            ("--dataset", dataset, known.dataset),
-            ("--labels", labels, known.labels),
-        ):
-            if given not in (None, wanted):
-                raise UserError(
-                    f"{flag} {given} contradicts {known.name} ({wanted or 'none'}): leave it out"
-                )
-        if args.option:
-            raise UserError(f"--option has no effect on {known.name}: leave it out")
-        dataset, labels = known.dataset, known.labels
-    if dataset is None:
-        raise UserError("--model needs --dataset, such as cifar100")
-    config = DataConfig(name=dataset, root=args.data, labels=labels)
-    config.image_size, config.crop_ratio = args.image_size, args.crop_ratio
-    check_effects(config, FLAGS)
-    if args.crop_ratio is not None and not 0 < args.crop_ratio <= 1:
-        raise UserError(f"--crop-ratio must be in (0, 1], not {args.crop_ratio:g}")
-    if args.ten_crop:
-        if dataset not in PHOTOS:
-            raise UserError(f"--ten-crop has an effect on {', '.join(PHOTOS)} only")
-        ratio = args.crop_ratio or CROP_RATIO
-        config.image_size, config.crop_ratio = round((args.image_size or IMAGE_SIZE) / ratio), 1.0
-    return config
+def ten_crop_size(data, info):
+    """Pixels of the ten squares; the images are read whole, as large as for one central square."""
+    if info.crop_ratio is None:
+        raise UserError(f"--ten-crop is for photographs, and {info.key} has none")
+    size = data.image_size or info.image_shape[1]
+    data.image_size = round(size / (data.crop_ratio or info.crop_ratio))
+    data.crop_ratio = 1.0
+    return size
+
+
+def one_line(result, info):
+    """A result in words: accuracy or, of photographs, error, as the tables print it."""
+    line = "{model} on {dataset} test, {labels}:".format(**result)
+    errors = info.task == "classification" and info.crop_ratio
+    for key, name in (("accuracy", "top-1"), ("top5", "top-5")):
+        value = result.get(key)
+        if value is not None:
+            line += f" {name} error {1 - value:.2%}," if errors else f" {name} {value:.2%},"
+    for metric in TASKS[info.task].metrics:
+        if metric is not METRICS["accuracy"]:
+            line += f" {metric.title} {metric.show(result[metric.key])},"
+    line = line[:-1] + " ({images:,} images, {images_per_second:.0f} images/s)".format(**result)
+    if result["ten_crop"]:
+        line += "; mean over ten crops"
+    if result["outputs"] > result["classes"]:
+        line += "; the first {classes} of {outputs} outputs used".format(**result)
+    if result["published"]:
+        line += "; published: {metric} {score:.2%} ({selection})".format(**result["published"])
+    return line
 
 
 def main():
@@ -113,40 +83,36 @@ def main():
     for flag in ("batch_size", "image_size", "workers"):
         if getattr(args, flag) is not None:
             positive_int("--" + flag.replace("_", "-"), getattr(args, flag))
-    options = cli.parse_options(args.option)
-    config = data_config(args)
     for path in filter(None, (args.per_class, args.confusion)):
         if not pathlib.Path(path).resolve().parent.is_dir():
             raise UserError(f"cannot write {path}: there is no such folder")
     devices = parse_devices(args.devices)
-    dataset = load_dataset(config)
-    published = None
-    if args.published:
-        net, checkpoint = load_published(args.published, args.params, devices)
-        model, options = checkpoint.model, checkpoint.options
-        dataset = dataclasses.replace(dataset, mean=checkpoint.mean, std=checkpoint.std)
-        published = {
-            key: getattr(checkpoint, key) for key in ("name", "metric", "score", "selection")
-        }
-    else:
-        model, net = args.model, load_model(args.model, args.params, devices, **options)
-    ten_crop = (args.image_size or IMAGE_SIZE) if args.ten_crop else None
-    measured, confusion = evaluate_network(
-        net, dataset, devices, args.batch_size, args.workers, ten_crop
-    )
-    if args.per_class:
-        write_per_class(args.per_class, dataset.class_names, confusion)
-    if args.confusion:
-        write_confusion(args.confusion, dataset.class_names, confusion)
+    subject, data = from_arguments(args, devices)
+    dataset = load_dataset(data)
+    net, ten_crop = subject.net, None
+    if args.ten_crop:
+        ten_crop = ten_crop_size(data, dataset.info)
+        dataset, net = load_dataset(data), TenCrop(net, ten_crop)
+    measured, meter = evaluate_network(net, dataset, devices, args.batch_size, args.workers)
+    for path, write in ((args.per_class, write_per_class), (args.confusion, write_confusion)):
+        if path:
+            write(path, dataset.class_names, meter.sums["confusion"])
+    known = PUBLISHED[args.published] if args.published else None
+    facts = ("name", "metric", "score", "selection")
     result = {
-        "model": model,
-        "options": options,
-        "params": args.params,
+        "model": subject.model,
+        "options": subject.options,
+        "params": args.params or f"{args.run}/best.params",
         **measured,
-        "published": published,
+        "ten_crop": ten_crop,
+        "published": known and {key: getattr(known, key) for key in facts},
         **provenance(),
     }
-    print(json.dumps(result, indent=2, ensure_ascii=False) if args.json else one_line(result))
+    print(
+        json.dumps(result, indent=2, ensure_ascii=False)
+        if args.json
+        else one_line(result, dataset.info)
+    )
 
 
 if __name__ == "__main__":

@@ -11,18 +11,9 @@ training images and, like --dtype float16, the accuracy on the test split.
 """
 
 from openaff.data import load_dataset
-from openaff.data.imagenet import CROP_RATIO
-from openaff.deploy.export import (
-    FORMATS,
-    Subject,
-    add_to_description,
-    export_folder,
-    published_subject,
-    run_subject,
-)
+from openaff.deploy.export import FORMATS, add_to_description, export_folder
 from openaff.deploy.quantization import accuracies, calibration_batches
-from openaff.models.pretrained import load_model
-from openaff.training.config import PHOTOS, DataConfig, load_config
+from openaff.deploy.subject import add_arguments, from_arguments
 from openaff.utils import cli
 from openaff.utils.arguments import Parser
 from openaff.utils.errors import UserError, positive_int
@@ -30,14 +21,7 @@ from openaff.utils.errors import UserError, positive_int
 
 def parse_args():
     parser = Parser(__doc__)
-    source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--run", metavar="DIR", help="folder of a finished run")
-    source.add_argument("--model", metavar="NAME", help="see openaff.list_models()")
-    source.add_argument("--published", metavar="NAME", help="a published checkpoint")
-    parser.add_argument("--params", metavar="FILE", help="parameters of --model or --published")
-    parser.add_argument(
-        "--option", action="append", default=[], metavar="key=value", help="option of --model"
-    )
+    add_arguments(parser)
     parser.add_argument("--out", required=True, metavar="DIR", help="export folder to make")
     parser.add_argument(
         "--format", default=",".join(FORMATS), help="symbol, onnx or both (%(default)s)"
@@ -49,47 +33,7 @@ def parse_args():
     parser.add_argument(
         "--images", type=int, default=256, metavar="N", help="to calibrate --int8 on (%(default)s)"
     )
-    parser.add_argument("--dataset", metavar="NAME", help="of --model: labels and input scaling")
-    parser.add_argument("--labels", metavar="KIND", help="cifar100: fine (default) or coarse")
-    parser.add_argument("--data", metavar="DIR", help="folder of the data set")
     return parser.parse_args()
-
-
-def load_subject(args):
-    """What to export, and the configuration of its data set, or None."""
-    if args.run:
-        for flag in ("params", "option", "dataset", "labels"):
-            if getattr(args, flag):
-                raise UserError(f"--{flag} has no effect with --run: the run settles it")
-        subject = run_subject(args.run)
-        config = load_config(args.run + "/config.yaml").data
-        config.root = args.data or config.root
-        return subject, config
-    if not args.params:
-        raise UserError("--model and --published need --params, the file of the parameters")
-    config = DataConfig(name=args.dataset or "", root=args.data, labels=args.labels)
-    if args.published:
-        if args.option or args.dataset or args.labels:
-            raise UserError("--option, --dataset and --labels have no effect with --published")
-        subject = published_subject(args.published, args.params)
-        config.name, config.labels = subject.dataset, (subject.labels or "").split(" ")[0] or None
-        return subject, config
-    if not args.dataset:
-        raise UserError("--model needs --dataset: it settles labels and input scaling")
-    dataset = load_dataset(config)
-    options = cli.parse_options(args.option)
-    return Subject(
-        load_model(args.model, args.params, **options),
-        args.model,
-        options,
-        dataset.name,
-        dataset.labels,
-        dataset.class_names,
-        dataset.test.image_shape,
-        dataset.mean,
-        dataset.std,
-        CROP_RATIO if dataset.name in PHOTOS else None,
-    ), config
 
 
 def parse_shape(text):
@@ -109,11 +53,11 @@ def main():
         if not batch.isdigit():
             raise UserError(f"--batch {batch!r}: write dynamic or a number")
         batch = positive_int("--batch", int(batch))
-    subject, config = load_subject(args)
+    subject, data = from_arguments(args)
     if args.input:
         subject.input_shape = parse_shape(args.input)
     smaller = args.int8 or args.dtype == "float16"
-    dataset = load_dataset(config) if smaller else None
+    dataset = load_dataset(data) if smaller else None
     calibration = (
         calibration_batches(dataset, positive_int("--images", args.images), batch or 32)
         if args.int8

@@ -10,7 +10,7 @@ train_loss, test_loss, train_accuracy and test_accuracy (shares of 1).
 
 import pathlib
 
-from openaff.training.run_folder import plot_curves, read_metrics
+from openaff.training.curves import plot_curves, read_metrics
 from openaff.utils import cli
 from openaff.utils.arguments import Parser
 from openaff.utils.errors import UserError

@@ -1,8 +1,6 @@
 """Speed as ratios taken in one run: the cases take turns, the median of several turns counts."""
 
-import multiprocessing
 import pathlib
-import re
 import tempfile
 import time
 
@@ -10,31 +8,21 @@ import mxnet as mx
 import numpy as np
 from PIL import Image
 
-from ..data import load_dataset
+from ..data import DataConfig, load_dataset
 from ..data.autoaugment import AutoAugment
 from ..data.base import ImageSet
 from ..data.batches import training_batches
 from ..data.loader import BatchLoader
 from ..data.packing import folder_items, pack
-from ..data.transforms import Compose, Normalize, RandomCrop, RandomFlip
-from ..deploy.export import export_symbol
+from ..data.transforms import Compose, ImagesOnly, Normalize, RandomCrop, RandomFlip
 from ..deploy.onnx_model import export_onnx, network, to_int8
+from ..deploy.symbol import export_symbol
 from ..fusion import FUSIONS
 from ..models import create_model
-from ..training.config import DataConfig, OptimizerConfig
-from ..training.engine import Engine, Sums, initialize
 from ..utils.errors import UserError
 from ..utils.framework import physical_cores
 from .pillow_autoaugment import PillowAutoAugment
 from .reference import literal
-
-# (fusion, backbone, options, batch size)
-NETWORKS = [
-    ("aff", "cifar_resnet8", {"width_multiplier": 1}, 128),
-    ("iaff", "cifar_resnet8", {"width_multiplier": 1}, 128),
-    ("aff", "cifar_resnet32", {}, 16),
-    ("iaff", "cifar_resnet32", {}, 16),
-]
 
 
 def take_turns(cases, turns):
@@ -57,18 +45,21 @@ def take_turns(cases, turns):
     return {name: float(np.median(each)) for name, each in rates.items()}
 
 
-def _network(fusion, backbone, options):
+def build_network(fusion, backbone, options):
+    """A network with random weights, hybridised."""
     net = create_model(backbone, fusion=fusion, **options)
-    initialize(net, [mx.cpu()])
+    net.initialize(mx.init.Xavier())
+    net.hybridize(static_alloc=True)
     return net
 
 
-def _images(backbone, batch_size):
+def random_images(backbone, batch_size):
+    """A batch of the size that a backbone is made for."""
     size = 32 if backbone.startswith("cifar_") else 224
     return mx.nd.random.normal(shape=(batch_size, 3, size, size))
 
 
-def _form(name, key):
+def form_of(name, key):
     """A fusion in one of the compared forms: as printed, ours, or the plain sum instead."""
     return {"literal": literal(key), "ours": FUSIONS[key], "add": FUSIONS["add"]}[name]
 
@@ -76,52 +67,10 @@ def _form(name, key):
 FORMS = ("literal", "ours", "add")
 
 
-def _training(form, key, backbone, options, batch_size, steps=2):
-    net = _network(_form(form, key), backbone, options)
-    engine = Engine(net, None, lambda step: 0.01, OptimizerConfig())
-    batch = _images(backbone, batch_size), mx.nd.zeros(batch_size)
-
-    def work():
-        sums = Sums()
-        for _ in range(steps):
-            engine.train_step(*batch, sums)
-        mx.nd.waitall()
-        return steps * batch_size
-
-    return work
-
-
-def _peak_memory(make, arguments):
-    """MiB at the most, in a process of its own."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_work_and_measure, (make, arguments))
-
-
-def _work_and_measure(make, arguments):
-    make(*arguments)()
-    # Not getrusage: its maximum is inherited from the parent process.
-    status = pathlib.Path("/proc/self/status").read_text()
-    return int(re.search(r"VmHWM:\s*(\d+) kB", status).group(1)) / 1024
-
-
-def _row(case, unit, rates, **more):
+def ratio_row(case, unit, rates, **more):
+    """What is printed of the three forms' rates."""
     ratios = {f"ours/{form}": rates["ours"] / rates[form] for form in ("literal", "add")}
     return {"case": case, "unit": unit, **rates, **ratios, **more}
-
-
-def train(turns=5, memory=True):
-    """Training steps of whole networks, with the peak memory of each form."""
-    rows = []
-    for key, backbone, options, batch_size in NETWORKS:
-        arguments = {form: (form, key, backbone, options, batch_size) for form in FORMS}
-        rates = take_turns({form: _training(*each) for form, each in arguments.items()}, turns)
-        peaks = {
-            f"{form} MiB": _peak_memory(_training, each)
-            for form, each in arguments.items()
-            if memory
-        }
-        rows.append(_row(f"{key}_{backbone}, batch {batch_size}", "images/s", rates, **peaks))
-    return rows
 
 
 # (fusion, backbone, options)
@@ -143,7 +92,7 @@ def infer(turns=5, batch_sizes=(1, 32), seconds=1.0):
         with tempfile.TemporaryDirectory() as folder:
             engines = _engines(key, backbone, options, pathlib.Path(folder))
             for batch_size in batch_sizes:
-                images = _images(backbone, batch_size)
+                images = random_images(backbone, batch_size)
                 times = _interleaved_times(engines, images, turns, seconds)
                 literal_median = np.median(times["literal"])
                 for name, each in times.items():
@@ -181,11 +130,11 @@ def _interleaved_times(engines, images, turns, seconds):
 
 def _engines(key, backbone, options, folder):
     """Name -> callable from NDArray images to NDArray logits."""
-    nets = {form: _network(_form(form, key), backbone, options) for form in FORMS}
-    net, shape = nets["ours"], _images(backbone, 1).shape[1:]
+    nets = {form: build_network(form_of(form, key), backbone, options) for form in FORMS}
+    net, shape = nets["ours"], random_images(backbone, 1).shape[1:]
     (symbol, params), _ = export_symbol(net, folder, "net", shape)
     export_onnx(symbol, params, folder / "net.onnx", shape)
-    calibration = (_images(backbone, 8).asnumpy() for _ in range(4))
+    calibration = (random_images(backbone, 8).asnumpy() for _ in range(4))
     to_int8(folder / "net.onnx", folder / "int8.onnx", calibration)
     fused = mx.sym.load(str(symbol)).get_backend_symbol("MKLDNN")
     block = mx.gluon.SymbolBlock(fused, mx.sym.var("data"))
@@ -200,7 +149,7 @@ def _engines(key, backbone, options, folder):
 
 
 def _passes(form, key, shape, passes=3):
-    block = _form(form, key)(shape[1])
+    block = form_of(form, key)(shape[1])
     block.initialize()
     block.hybridize(static_alloc=True)
     x, residual, gradient = (mx.nd.random.normal(shape=shape) for _ in range(3))
@@ -221,7 +170,7 @@ def _passes(form, key, shape, passes=3):
 def fusion(turns=5):
     """Forward and backward passes of single blocks."""
     return [
-        _row(
+        ratio_row(
             f"{key}, {'x'.join(map(str, shape))}",
             "passes/s",
             take_turns({form: _passes(form, key, shape) for form in FORMS}, turns),
@@ -261,7 +210,7 @@ def data(turns=5, images=2048, batch_size=128):
     labels = np.zeros(images, "int32")
     mean, std = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
     vision = mx.gluon.data.vision.transforms
-    ours = [RandomCrop(4), RandomFlip(), Normalize(mean, std)]
+    ours = [RandomCrop(4), RandomFlip()]
     theirs = [
         PadAndCrop(),
         vision.RandomFlipLeftRight(),
@@ -271,7 +220,7 @@ def data(turns=5, images=2048, batch_size=128):
     forms = {
         "crop, flip, normalise": (ours, theirs),
         "AutoAugment, crop, flip, normalise": (
-            [AutoAugment("cifar10")] + ours,
+            [ImagesOnly(AutoAugment("cifar10"))] + ours,
             [PerImage(PillowAutoAugment("cifar10"))] + theirs,
         ),
     }
@@ -279,7 +228,13 @@ def data(turns=5, images=2048, batch_size=128):
     return [
         _compare_loaders(
             case,
-            BatchLoader(ImageSet(pixels, labels), batch_size, Compose(ours), train=True, workers=0),
+            BatchLoader(
+                ImageSet(pixels, labels),
+                batch_size,
+                Normalize(mean, std),
+                Compose(ours),
+                workers=0,
+            ),
             array.transform_first(vision.Compose(theirs)),
             turns,
         )

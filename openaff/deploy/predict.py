@@ -8,6 +8,7 @@ from PIL import Image, ImageOps
 
 from ..data.image_folder import CenterCrop, read_photo
 from ..data.transforms import Normalize
+from ..tasks import TASKS
 from ..utils.errors import UserError, positive_int
 from .export import read_export
 from .onnx_model import network
@@ -102,14 +103,9 @@ class Predictor:
             raise UserError("a list of images is needed: write [image]")
         if not len(images):
             raise UserError("there are no images to predict")
-        logits = self.logits(images)
-        shares = np.exp(logits - logits.max(axis=1, keepdims=True))
-        shares /= shares.sum(axis=1, keepdims=True)
-        best = np.argsort(-shares, axis=1)[:, : positive_int("top", top)]
-        return [
-            [(self.labels[index], float(row[index])) for index in order]
-            for row, order in zip(shares, best)
-        ]
+        # Exports of the first edition, which had classification alone, do not name their task.
+        task = TASKS[self.description.get("task", "classification")]
+        return task.decode(self.logits(images), self.labels, positive_int("top", top))
 
 
 def _photo(image):

@@ -5,9 +5,9 @@ import pathlib
 
 import mxnet as mx
 
+from ..data import DataConfig
 from ..data.batches import training_batches
 from ..tasks.evaluation import evaluate_network
-from ..training.config import DataConfig
 from ..utils.errors import UserError
 from .onnx_model import network
 

@@ -307,7 +307,6 @@ class _Session:
             "input_shape": list(self.dataset.train.image_shape),
             "mean": list(self.dataset.mean),
             "std": list(self.dataset.std),
-            "crop_ratio": self.config.data.crop_ratio or self.dataset.info.crop_ratio,
             "labels": self.dataset.labels,
             "granularity": self.dataset.granularity,
             "split": self.dataset.split,

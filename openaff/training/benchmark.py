@@ -1,0 +1,71 @@
+"""Speed of training steps of whole networks, see :mod:`openaff.analysis.benchmark`."""
+
+import multiprocessing
+import pathlib
+import re
+
+import mxnet as mx
+
+from ..analysis.benchmark import (
+    FORMS,
+    build_network,
+    form_of,
+    random_images,
+    ratio_row,
+    take_turns,
+)
+from ..tasks.classification import ClassificationMeter, CrossEntropy
+from .engine import Engine
+from .optimizers import OptimizerConfig
+
+CLASSES = 100  # that the networks have by default
+# (fusion, backbone, options, batch size)
+NETWORKS = [
+    ("aff", "cifar_resnet8", {"width_multiplier": 1}, 128),
+    ("iaff", "cifar_resnet8", {"width_multiplier": 1}, 128),
+    ("aff", "cifar_resnet32", {}, 16),
+    ("iaff", "cifar_resnet32", {}, 16),
+]
+
+
+def _training(form, key, backbone, options, batch_size, steps=2):
+    net = build_network(form_of(form, key), backbone, options)
+    engine = Engine(net, CrossEntropy(), lambda step: 0.01, OptimizerConfig())
+    batch = random_images(backbone, batch_size), mx.nd.zeros(batch_size)
+
+    def work():
+        meter = ClassificationMeter(CLASSES)
+        for _ in range(steps):
+            engine.train_step(*batch, meter)
+        mx.nd.waitall()
+        return steps * batch_size
+
+    return work
+
+
+def _peak_memory(make, arguments):
+    """MiB at the most, in a process of its own."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(_work_and_measure, (make, arguments))
+
+
+def _work_and_measure(make, arguments):
+    make(*arguments)()
+    # Not getrusage: its maximum is inherited from the parent process.
+    status = pathlib.Path("/proc/self/status").read_text()
+    return int(re.search(r"VmHWM:\s*(\d+) kB", status).group(1)) / 1024
+
+
+def train(turns=5, memory=True):
+    """Training steps of whole networks, with the peak memory of each form."""
+    rows = []
+    for key, backbone, options, batch_size in NETWORKS:
+        arguments = {form: (form, key, backbone, options, batch_size) for form in FORMS}
+        rates = take_turns({form: _training(*each) for form, each in arguments.items()}, turns)
+        peaks = {
+            f"{form} MiB": _peak_memory(_training, each)
+            for form, each in arguments.items()
+            if memory
+        }
+        rows.append(ratio_row(f"{key}_{backbone}, batch {batch_size}", "images/s", rates, **peaks))
+    return rows
