@@ -8,8 +8,8 @@ from setuptools import find_packages, setup
 HERE = pathlib.Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+?)"', (HERE / "openaff/__init__.py").read_text()).group(1)
 
-# What the GPU builds are linked to, but for the driver's libcuda.so.1; openaff/utils/cuda.py loads them.
-# All of one CUDA release, 11.7, and the cuDNN (8: 9 is another library) and NCCL of its time.
+# What the GPU builds are linked to, but for the driver's libcuda.so.1; openaff/utils/cuda.py loads
+# them.  All of CUDA 11.7, with the cuDNN (8: 9 is another library) and NCCL of its time.
 CUDA_LIBRARIES = [
     "nvidia-cublas-cu11==11.10.3.66",
     "nvidia-cuda-nvrtc-cu11==11.7.99",

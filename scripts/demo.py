@@ -34,7 +34,7 @@ def main():
     for name in ("aff_resnet8", "add_resnet8"):
         print(f"\n{name}: training on 1,437 digits, testing on 360 others")
         result = train(load_config(CONFIGS / (name + ".yaml")), out / name, parse_devices("cpu"))
-        subject, _ = run_subject(out / name)
+        subject = run_subject(out / name)
         written = export_folder(subject, out / name / "export")
         for kind, difference in written["parity"].items():
             print(f"exported and run as {kind}: largest relative difference {difference:.1e}")

@@ -13,8 +13,12 @@ The data set "images" is for class folders of your own.
 import json
 import pathlib
 
-from openaff.data import load_dataset
-from openaff.deploy.subject import add_arguments, from_arguments
+from openaff.data import DATASETS, load_dataset
+from openaff.deploy.subject import (
+    add_arguments,
+    data_from_arguments,
+    subject_from_arguments,
+)
 from openaff.models.pretrained import PUBLISHED
 from openaff.tasks import METRICS, TASKS
 from openaff.tasks.classification import TenCrop
@@ -47,10 +51,11 @@ def parse_args():
     return parser.parse_args()
 
 
-def ten_crop_size(data, info):
+def ten_crop_size(data):
     """Pixels of the ten squares; the images are read whole, as large as for one central square."""
+    info = DATASETS[data.name]
     if info.crop_ratio is None:
-        raise UserError(f"--ten-crop is for photographs, and {info.key} has none")
+        raise UserError(f"--ten-crop is for photographs; {info.key} has none")
     size = data.image_size or info.image_shape[1]
     data.image_size = round(size / (data.crop_ratio or info.crop_ratio))
     data.crop_ratio = 1.0
@@ -87,12 +92,11 @@ def main():
         if not pathlib.Path(path).resolve().parent.is_dir():
             raise UserError(f"cannot write {path}: there is no such folder")
     devices = parse_devices(args.devices)
-    subject, data = from_arguments(args, devices)
+    data = data_from_arguments(args)
+    ten_crop = ten_crop_size(data) if args.ten_crop else None
     dataset = load_dataset(data)
-    net, ten_crop = subject.net, None
-    if args.ten_crop:
-        ten_crop = ten_crop_size(data, dataset.info)
-        dataset, net = load_dataset(data), TenCrop(net, ten_crop)
+    subject = subject_from_arguments(args, data, dataset, devices)
+    net = TenCrop(subject.net, ten_crop) if ten_crop else subject.net
     measured, meter = evaluate_network(net, dataset, devices, args.batch_size, args.workers)
     for path, write in ((args.per_class, write_per_class), (args.confusion, write_confusion)):
         if path:
@@ -111,7 +115,7 @@ def main():
     print(
         json.dumps(result, indent=2, ensure_ascii=False)
         if args.json
-        else one_line(result, dataset.info)
+        else one_line(result, DATASETS[data.name])
     )
 
 

@@ -13,7 +13,12 @@ training images and, like --dtype float16, the accuracy on the test split.
 from openaff.data import load_dataset
 from openaff.deploy.export import FORMATS, add_to_description, export_folder
 from openaff.deploy.quantization import accuracies, calibration_batches
-from openaff.deploy.subject import add_arguments, from_arguments
+from openaff.deploy.subject import (
+    add_arguments,
+    data_from_arguments,
+    subject_from_arguments,
+)
+from openaff.tasks import METRICS
 from openaff.utils import cli
 from openaff.utils.arguments import Parser
 from openaff.utils.errors import UserError, positive_int
@@ -53,7 +58,8 @@ def main():
         if not batch.isdigit():
             raise UserError(f"--batch {batch!r}: write dynamic or a number")
         batch = positive_int("--batch", int(batch))
-    subject, data = from_arguments(args)
+    data = data_from_arguments(args)
+    subject = subject_from_arguments(args, data)
     if args.input:
         subject.input_shape = parse_shape(args.input)
     smaller = args.int8 or args.dtype == "float16"
@@ -70,8 +76,10 @@ def main():
     if smaller:
         measured = accuracies(subject.net, args.out, written, dataset)
         add_to_description(args.out, accuracy=measured)
-        for name, accuracy in measured["top-1"].items():
-            print(f"{name}: top-1 {accuracy:.2%} on {measured['images']:,} test images")
+        headline = METRICS[measured["headline"]]
+        for name, value in measured[headline.key].items():
+            shown = f"{headline.title} {headline.show(value)}"
+            print(f"{name}: {shown} on {measured['images']:,} test images")
     for name in written["files"]:
         print(f"written {args.out}/{name}")
 

@@ -8,9 +8,11 @@ from mxnet.gluon import nn
 
 from openaff.data.base import ImageSet
 from openaff.data.loader import BatchLoader
-from openaff.training.config import OptimizerConfig
+from openaff.data.transforms import Compose
+from openaff.tasks.classification import ClassificationMeter, CrossEntropy
 from openaff.training.distributed import Workers
-from openaff.training.engine import Engine, Sums, initialize
+from openaff.training.engine import Engine, initialize
+from openaff.training.optimizers import OptimizerConfig
 from openaff.utils import cli
 
 
@@ -22,23 +24,23 @@ def train(kind, batch_size, fails=False):
     net = nn.HybridSequential()
     net.add(nn.Conv2D(4, 3, in_channels=3, activation="relu"), nn.Dense(5, in_units=4 * 6 * 6))
     initialize(net, [mx.cpu()])
-    engine = Engine(net, None, lambda step: 0.1, OptimizerConfig(), workers=workers)
+    engine = Engine(net, CrossEntropy(), lambda step: 0.1, OptimizerConfig(), workers=workers)
     rng = np.random.RandomState(0)
     images = ImageSet(
         rng.randint(0, 256, (50, 8, 8, 3)).astype("uint8"), rng.randint(0, 5, 50).astype("int32")
     )
 
-    def scale(pixels, rng):
+    def scale(pixels):
         return pixels.transpose(0, 3, 1, 2).astype("float32") / 255
 
-    part = (workers.rank, workers.count)
-    batches = BatchLoader(images, batch_size, scale, train=True, workers=0, part=part)
-    sums = Sums()
+    shard = (workers.rank, workers.count)
+    batches = BatchLoader(images, batch_size, scale, Compose([]), workers=0, shard=shard)
+    meter = ClassificationMeter(5)
     for batch in batches.epoch():
         if fails and workers.rank == 1:
             raise RuntimeError("worker 1 gives up")
-        engine.train_step(*batch, sums)
-    return engine, sums.means(workers)
+        engine.train_step(*batch, meter)
+    return engine, meter.values(workers.sum)
 
 
 def main():

@@ -7,17 +7,25 @@ from helpers import structural_params
 from test_engine import IMAGES, LABELS, engine
 
 from openaff import UserError
+from openaff.tasks.classification import ClassificationMeter
 from openaff.training import checkpoint as checkpointing
 from openaff.training.checkpoint import LAST, PREVIOUS, load_checkpoint, save_checkpoint
-from openaff.training.engine import Sums
 
 STATE = {"workers": 1, "devices": 1, "step": 3}
 
 
-def trained(steps, devices="cpu"):
-    each = engine(devices)
+OPTIMIZERS = {
+    "nag": {},
+    "sgd": {"name": "sgd", "momentum": 0.5},
+    "adagrad": {"name": "adagrad", "lr": 0.01},
+    "adam": {"name": "adam", "lr": 0.001, "beta1": 0.8},
+}
+
+
+def trained(steps, devices="cpu", optimizer="nag"):
+    each = engine(devices, **OPTIMIZERS[optimizer])
     for _ in range(steps):
-        each.train_step(IMAGES, LABELS, Sums())
+        each.train_step(IMAGES, LABELS, ClassificationMeter(4))
     return each
 
 
@@ -31,18 +39,22 @@ def assert_equal(one, two, device=0):
         np.testing.assert_array_equal(a, b, err_msg=name)
 
 
-@pytest.mark.parametrize("devices, count", [("cpu", 1), ("cpu:2", 2)])
-def test_a_restored_engine_goes_on_bit_equal(tmp_path, devices, count):
-    """Momentum included: parameters alone would go on differently."""
-    one = trained(3, devices)
-    state = dict(STATE, devices=count)
+CASES = [("cpu", "nag"), ("cpu:2", "nag"), ("cpu", "sgd"), ("cpu", "adagrad"), ("cpu:2", "adam")]
+
+
+@pytest.mark.parametrize("devices, optimizer", CASES)
+def test_a_restored_engine_goes_on_bit_equal(tmp_path, devices, optimizer):
+    """Momentum and counts of updates included: parameters alone would go on differently."""
+    one = trained(3, devices, optimizer)
+    count = len(one.devices)
+    state = {**STATE, **one.state(), "devices": count}
     save_checkpoint(tmp_path, one.net, one.trainer, state)
-    other = engine(devices)
+    other = engine(devices, **OPTIMIZERS[optimizer])
     restored = load_checkpoint(tmp_path / LAST, other.net, other.trainer, other.devices)
     assert restored.items() >= state.items()
-    other.step = restored["step"]
+    other.restore(restored)
     for each in (one, other):
-        each.train_step(IMAGES, LABELS, Sums())
+        each.train_step(IMAGES, LABELS, ClassificationMeter(4))
     for device in range(count):
         assert_equal(one, other, device)
 
@@ -105,7 +117,7 @@ def test_other_errors(tmp_path):
     ):
         load_checkpoint(tmp_path / LAST, each.net, each.trainer, each.devices)
     save_checkpoint(tmp_path, each.net, each.trainer, STATE)
-    other = engine(name="aff_cifar_resnet8")
+    other = engine(model="aff_cifar_resnet8")
     with pytest.raises(UserError, match="missing"):
         load_checkpoint(tmp_path / LAST, other.net, other.trainer, other.devices)
     with zipfile.ZipFile(tmp_path / "foreign", "w") as archive:

@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 
 from openaff import UserError
-from openaff.data import cifar, load_dataset
-from openaff.training.config import DataConfig
+from openaff.data import DATASETS, DataConfig, cifar, load_dataset
 
 COUNTS = {"train": 20, "test": 10}
 
@@ -100,9 +99,11 @@ def small(monkeypatch):
             content = archive_bytes(layout.folder, files)
             forms[form] = dataclasses.replace(layout, md5=hashlib.md5(content).hexdigest())
         forms["python"] = dataclasses.replace(forms["python"], pickles=sums)
-        classes = {"classes": 10, "coarse": 2, "fine": 5}
-        small = dataclasses.replace(spec, images=COUNTS, classes=classes, **forms)
+        small = dataclasses.replace(spec, images=COUNTS, **forms)
         monkeypatch.setitem(cifar.SPECS, name, small)
+    info, classes = DATASETS["cifar100"], {"coarse": 2, "fine": 5}
+    labels = [dataclasses.replace(each, classes=classes[each.key]) for each in info.labels]
+    monkeypatch.setitem(DATASETS._entries, "cifar100", dataclasses.replace(info, labels=labels))
 
 
 def config(name, root, **options):
@@ -112,9 +113,9 @@ def config(name, root, **options):
 def check(dataset, columns):
     for split in ("train", "test"):
         images = getattr(dataset, split)
-        assert images.images.dtype == np.uint8 and images.labels.dtype == np.int32
+        assert images.images.dtype == np.uint8 and images.targets.dtype == np.int32
         np.testing.assert_array_equal(images.images, expected_images(split))
-        np.testing.assert_array_equal(images.labels, np.arange(COUNTS[split]) % columns)
+        np.testing.assert_array_equal(images.targets, np.arange(COUNTS[split]) % columns)
     assert len(dataset.class_names) == columns
 
 

@@ -2,7 +2,9 @@ import pytest
 import yaml
 
 from openaff import UserError
-from openaff.training.config import Config, load_config, to_yaml
+from openaff.training.config import Config, ModelConfig, load_config, to_yaml
+from openaff.training.session import train
+from openaff.utils.devices import parse_devices
 
 MINIMAL = {"model": {"name": "aff_cifar_resnet8"}, "data": {"name": "digits"}, "epochs": 2}
 
@@ -23,7 +25,7 @@ def test_defaults_file_and_overrides_in_this_order(write):
         write(optimizer={"lr": 0.3}), ["optimizer.lr=0.4", "model.options.width_multiplier=1"]
     )
     assert isinstance(config, Config)
-    assert config.optimizer.lr == 0.4 and config.optimizer.momentum == 0.9
+    assert config.optimizer.describe() == "NAG, lr 0.4, momentum 0.9, weight decay 0.0001"
     assert config.model.options == {"width_multiplier": 1}
 
 
@@ -69,7 +71,7 @@ def test_to_yaml_reads_back_equal(write, tmp_path):
         (["data.mixup_off_epochs=1"], "no effect without data.mixup_alpha"),
         (["data.mixup_alpha=1", "data.mixup_off_epochs=2"], "mixup_off_epochs must be in"),
         (["data.autoaugment=cifar"], "data.autoaugment must be"),
-        (["optimizer.label_smoothing=1"], "optimizer.label_smoothing must be in"),
+        (["optimizer.label_smoothing=1"], "loss.label_smoothing must be in"),
         (["optimizer.clip_gradient=0"], "optimizer.clip_gradient must be positive"),
         (["initializer=he"], "initializer must be one of"),
         (["precision=float64"], "precision must be one of float32, float16, amp"),
@@ -147,3 +149,52 @@ def test_every_committed_config_loads(root):
     for path in paths:
         load_config(path)
         assert path.read_text().startswith("# ") and "python scripts/" in path.read_text(), path
+
+
+def test_a_dict_is_a_source_too():
+    config = load_config(MINIMAL, ["epochs=3"])
+    assert (config.epochs, config.data.name) == (3, "digits")
+    with pytest.raises(UserError, match="config: unknown key 'epoch'; did you mean 'epochs'"):
+        load_config({**MINIMAL, "epoch": 3})
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda config: setattr(config, "epochs", 0), "^epochs must be at least 1"),
+        (lambda config: setattr(config, "epochs", "many"), "^config: epochs: Value 'many'"),
+        (lambda config: setattr(config.data, "batch_size", 0), "^data.batch_size must be at least"),
+        (lambda config: setattr(config.optimizer, "lr", float("nan")), "^optimizer.lr must be fin"),
+        (lambda config: setattr(config.model, "name", "???"), "^model.name is not set"),
+        (lambda config: config.loss.update(smoothing=1), "^loss.smoothing is no setting of the cl"),
+        (lambda config: config.imports.append("absent_module"), "no module 'absent_module'"),
+    ],
+)
+def test_a_config_built_in_python_is_checked_by_the_same_rules(tmp_path, change, message):
+    config = Config(model=ModelConfig("add_cifar_resnet8"), epochs=1)
+    config.check()
+    change(config)
+    with pytest.raises(UserError, match=message) as caught:
+        train(config, tmp_path / "run", parse_devices("cpu"))
+    assert "\n" not in str(caught.value) and not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "overrides, message",
+    [
+        (["optimizer.name=lamb"], "optimizer.name must be one of nag, sgd, adagrad, adam"),
+        (["optimizer.name=adagrad", "optimizer.momentum=0.9"], "momentum has no effect on adagrad"),
+        (["optimizer.name=adam", "optimizer.beta2=1"], "optimizer.beta2 must be in"),
+        (["optimizer.beta1=0.9"], "optimizer.beta1 has no effect on nag"),
+        (["optimizer.name=adam", "optimizer.epsilon=0"], "optimizer.epsilon must be positive"),
+    ],
+)
+def test_an_optimizer_takes_its_own_settings_only(overrides, message):
+    with pytest.raises(UserError, match=message):
+        load_config(MINIMAL, overrides)
+
+
+def test_files_of_the_first_edition_are_read(write):
+    config = load_config(write(optimizer={"lr": 0.1, "label_smoothing": 0.1}))
+    assert config.loss == {"label_smoothing": 0.1}
+    assert load_config(write(optimizer={"label_smoothing": 0.0})).loss == {}

@@ -1,7 +1,6 @@
 import numpy as np
 
-from openaff.data import load_dataset
-from openaff.training.config import DataConfig
+from openaff.data import DataConfig, load_dataset
 
 
 def test_digits_split_and_form():
@@ -11,8 +10,8 @@ def test_digits_split_and_form():
     assert digits.train.images.dtype == np.uint8 and digits.train.images.max() == 255
     assert digits.class_names == tuple("0123456789")
     # Stratified: every class has its share of the test split, to one image.
-    shares = np.bincount(digits.test.labels) / np.bincount(
-        np.concatenate([digits.train.labels, digits.test.labels])
+    shares = np.bincount(digits.test.targets) / np.bincount(
+        np.concatenate([digits.train.targets, digits.test.targets])
     )
     assert np.all(np.abs(shares - 0.2) < 0.01)
 
@@ -20,4 +19,4 @@ def test_digits_split_and_form():
 def test_digits_are_the_same_each_time():
     first, second = (load_dataset(DataConfig(name="digits")) for _ in range(2))
     np.testing.assert_array_equal(first.test.images, second.test.images)
-    np.testing.assert_array_equal(first.test.labels, second.test.labels)
+    np.testing.assert_array_equal(first.test.targets, second.test.targets)

@@ -4,9 +4,11 @@ import pytest
 from mxnet import autograd
 
 from openaff import UserError, create_model
-from openaff.training.config import DistillationConfig, OptimizerConfig
+from openaff.tasks.classification import ClassificationMeter, CrossEntropy
+from openaff.training.config import DistillationConfig
 from openaff.training.distillation import Distillation, load_teacher
-from openaff.training.engine import CrossEntropy, Engine, Sums, initialize
+from openaff.training.engine import Engine, initialize
+from openaff.training.optimizers import OptimizerConfig
 
 SHAPE = (3, 32, 32)
 rng = np.random.RandomState(0)
@@ -51,13 +53,13 @@ def test_a_student_learns_its_teachers_logits(tmp_path):
     net = create_model("add_cifar_resnet8", num_classes=4, width_multiplier=1)
     initialize(net, [mx.cpu()])
     loss = Distillation(CrossEntropy(), loaded, weight=1.0, temperature=1.0)
-    engine = Engine(net, None, lambda step: 0.05, OptimizerConfig(), loss)
+    engine = Engine(net, loss, lambda step: 0.05, OptimizerConfig())
     batch = mx.nd.array(rng.standard_normal((8, *SHAPE))), mx.nd.zeros(8)
     losses = []
     for _ in range(12):
-        sums = Sums()
-        engine.train_step(*batch, sums)
-        losses.append(sums.means()["loss"])
+        meter = ClassificationMeter(4)
+        engine.train_step(*batch, meter)
+        losses.append(meter.values()["loss"])
     assert losses[-1] < 0.3 * losses[0]
 
 

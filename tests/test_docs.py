@@ -10,7 +10,8 @@ from helpers import assert_close
 from PIL import Image
 
 from openaff.data import load_dataset
-from openaff.deploy.export import export_folder, run_subject
+from openaff.deploy.export import export_folder
+from openaff.deploy.subject import run_subject
 from openaff.training.config import DataConfig, load_config, to_yaml
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent

@@ -6,8 +6,10 @@ import pytest
 from helpers import assert_close, structural_params
 
 from openaff import create_model
-from openaff.training.config import OptimizerConfig
-from openaff.training.engine import CrossEntropy, Engine, NonFiniteLoss, Sums, initialize, seed_step
+from openaff.tasks import NonFiniteLoss
+from openaff.tasks.classification import Classification, ClassificationMeter, CrossEntropy
+from openaff.training.engine import Engine, initialize, seed_step
+from openaff.training.optimizers import OptimizerConfig
 from openaff.utils.devices import parse_devices
 
 rng = np.random.RandomState(0)
@@ -15,22 +17,33 @@ IMAGES = mx.nd.array(rng.standard_normal((12, 3, 16, 16)))
 LABELS = mx.nd.array(rng.randint(0, 4, 12))
 
 
-def engine(devices="cpu", name="add_cifar_resnet8", lr=0.1, loss=None, **optimizer):
+def engine(devices="cpu", model="add_cifar_resnet8", lr=0.1, loss=None, **optimizer):
     mx.random.seed(0)
     np.random.seed(0)
     devices = parse_devices(devices)
-    net, twin = (create_model(name, num_classes=4, width_multiplier=1) for _ in range(2))
-    for each in (twin, net):
-        initialize(each, devices)
-    return Engine(net, twin, lambda step: lr, OptimizerConfig(**optimizer), loss)
+    net = create_model(model, num_classes=4, width_multiplier=1)
+    initialize(net, devices)
+    loss = loss or CrossEntropy()
+    return Engine(net, loss, lambda step: lr, OptimizerConfig(**optimizer))
+
+
+class FourClasses:
+    class_names = tuple("abcd")
+
+
+def evaluate(trained, batches):
+    """What an evaluation of the engine's network gives."""
+    net = create_model("add_cifar_resnet8", num_classes=4, width_multiplier=1)
+    initialize(net, trained.devices)
+    return trained.evaluate(net, batches, Classification(FourClasses())).values()
 
 
 def step(each, count=1, batch=(IMAGES, LABELS)):
     """Train ``count`` steps; the means over them."""
-    sums = Sums()
+    meter = ClassificationMeter(4)
     for _ in range(count):
-        each.train_step(*batch, sums)
-    return sums.means()
+        each.train_step(*batch, meter)
+    return meter.values()
 
 
 def test_it_learns_a_batch_by_heart():
@@ -70,8 +83,8 @@ def test_the_learning_rate_is_the_schedules():
 
 def test_evaluation_counts_short_batches_exactly():
     evaluated = engine()
-    whole = evaluated.evaluate([(IMAGES, LABELS)])
-    parts = evaluated.evaluate([(IMAGES[:8], LABELS[:8]), (IMAGES[8:], LABELS[8:])])
+    whole = evaluate(evaluated, [(IMAGES, LABELS)])
+    parts = evaluate(evaluated, [(IMAGES[:8], LABELS[:8]), (IMAGES[8:], LABELS[8:])])
     logits = evaluated.net(IMAGES).asnumpy()
     labels = LABELS.asnumpy().astype(int)
     shifted = logits - logits.max(axis=1, keepdims=True)
@@ -94,7 +107,7 @@ def test_two_devices_average_over_the_whole_batch():
 
 def test_more_devices_than_images_in_the_last_batch():
     evaluated = engine("cpu:2")
-    assert evaluated.evaluate([(IMAGES, LABELS), (IMAGES[:1], LABELS[:1])])["loss"] > 0
+    assert evaluate(evaluated, [(IMAGES, LABELS), (IMAGES[:1], LABELS[:1])])["loss"] > 0
 
 
 def log_softmax(logits):
@@ -102,12 +115,12 @@ def log_softmax(logits):
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
-def test_cross_entropy_of_numbers_and_of_shares(smoothing):
+def test_cross_entropy_of_labels_and_of_probabilities(smoothing):
     logits = rng.standard_normal((5, 4)).astype("float32")
     labels = np.array([0, 3, 1, 1, 2])
-    shares = 0.3 * np.eye(4)[labels] + 0.7 * np.eye(4)[labels[::-1]]
+    probabilities = 0.3 * np.eye(4)[labels] + 0.7 * np.eye(4)[labels[::-1]]
     loss = CrossEntropy(smoothing)
-    for targets, given in ((np.eye(4)[labels], labels), (shares, shares)):
+    for targets, given in ((np.eye(4)[labels], labels), (probabilities, probabilities)):
         smooth = (1 - smoothing) * targets + smoothing / 4
         expected = -(log_softmax(logits) * smooth).sum(axis=1)
         actual = loss(mx.nd.array(logits), mx.nd.array(given))
@@ -116,24 +129,24 @@ def test_cross_entropy_of_numbers_and_of_shares(smoothing):
     assert half.dtype == np.float32
 
 
-def test_accuracy_under_mixup_is_the_share_of_the_predicted_class():
+def test_accuracy_under_mixup_is_the_probability_of_the_predicted_class():
     logits = mx.nd.array([[3, 1, 2], [1, 5, 2]])
-    shares = mx.nd.array([[0.7, 0.3, 0], [0.4, 0, 0.6]])
-    sums = Sums()
-    sums.add([mx.nd.zeros(2)], [logits], [shares])
-    assert sums.means()["accuracy"] == pytest.approx((0.7 + 0) / 2)
+    probabilities = mx.nd.array([[0.7, 0.3, 0], [0.4, 0, 0.6]])
+    meter = ClassificationMeter(3)
+    meter.add([mx.nd.zeros(2)], [logits], [probabilities])
+    assert meter.values()["accuracy"] == pytest.approx((0.7 + 0) / 2)
 
 
 def test_mixup_trains():
-    shares = mx.nd.array(np.full((12, 4), 0.25))
+    probabilities = mx.nd.array(np.full((12, 4), 0.25))
     trained = engine(loss=CrossEntropy(0.1))
-    means = step(trained, batch=(IMAGES, shares))
+    means = step(trained, batch=(IMAGES, probabilities))
     assert means["accuracy"] == pytest.approx(0.25) and np.isfinite(means["loss"])
 
 
 def test_no_wd_exempts_bias_gamma_and_beta():
     for no_wd in (False, True):
-        trained = engine(name="aff_cifar_resnet8", no_wd=no_wd)
+        trained = engine(model="aff_cifar_resnet8", no_wd=no_wd)
         kept = {
             name.rsplit(".", 1)[1]
             for name, param in structural_params(trained.net).items()

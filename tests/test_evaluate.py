@@ -8,10 +8,9 @@ import pytest
 from helpers import filled, load_script, write_cifar100
 
 from openaff import UserError, create_model
-from openaff.data import Dataset, ImageSet, load_dataset
+from openaff.data import DataConfig, Dataset, ImageSet, load_dataset
 from openaff.data.transforms import Normalize
 from openaff.tasks.evaluation import evaluate_network
-from openaff.training.config import DataConfig
 from openaff.utils.devices import parse_devices
 
 CPU = parse_devices("cpu")
@@ -37,7 +36,7 @@ def made_up(classes, images=30):
 
 def test_digits_by_hand():
     net, digits = tiny(10), load_dataset(DataConfig(name="digits"))
-    logits, labels = forward(net, digits).astype("float64"), digits.test.labels
+    logits, labels = forward(net, digits).astype("float64"), digits.test.targets
     shifted = logits - logits.max(axis=1, keepdims=True)
     losses = np.log(np.exp(shifted).sum(axis=1)) - shifted[np.arange(360), labels]
     five = np.argsort(-logits, axis=1)[:, :5]
@@ -56,9 +55,9 @@ def test_only_the_first_outputs_are_used_where_there_are_more_than_classes():
     logits = forward(net, dataset)
     assert (logits.argmax(axis=1) >= 20).all()
     best = logits[:, :20].argmax(axis=1)
-    dataset.test.labels[:12] = best[:12]
+    dataset.test.targets[:12] = best[:12]
     result, _ = evaluate_network(net, dataset, CPU)
-    assert result["accuracy"] == (best == dataset.test.labels).mean() >= 0.4
+    assert result["accuracy"] == (best == dataset.test.targets).mean() >= 0.4
     assert (result["classes"], result["outputs"]) == (20, 100)
 
 
@@ -119,7 +118,7 @@ def test_fine_and_coarse(evaluate, params, tmp_path, monkeypatch):
     result = json.loads(evaluate(*common, "--labels", "coarse", "--json"))
     dataset = load_dataset(DataConfig(name="cifar100", root=str(data), labels="coarse"))
     best = forward(tiny(100), dataset)[:, :20].argmax(axis=1)
-    assert result["accuracy"] == (best == dataset.test.labels).mean()
+    assert result["accuracy"] == (best == dataset.test.targets).mean()
     assert f"top-1 {result['accuracy']:.2%}, top-5 {result['top5']:.2%} (" in coarse
     assert result["options"] == {"width_multiplier": 1} and result["published"] is None
 
@@ -139,11 +138,14 @@ def test_published(evaluate, tmp_path, monkeypatch):
     "arguments, message",
     [
         ((*MODEL,), "--model needs --dataset"),
-        ((*MODEL, "--dataset", "imagnet"), "unknown data set 'imagnet'"),
+        ((*MODEL, "--dataset", "imagnet"), "--dataset must be one of digits, cifar10"),
         ((*MODEL, "--dataset", "cifar100", "--labels", "both"), "must be fine or coarse"),
         ((*MODEL, "--dataset", "cifar10", "--labels", "fine"), "--labels has an effect on cifar1"),
         ((*MODEL, "--dataset", "digits", "--data", "here"), "--data has an effect on cifar10"),
-        ((*MODEL, "--dataset", "cifar100", "--ten-crop"), "--ten-crop has an effect on imagenet"),
+        (
+            (*MODEL, "--dataset", "cifar100", "--ten-crop"),
+            "--ten-crop is for photographs",
+        ),
         ((*MODEL, "--dataset", "digits", "--image-size", "32"), "--image-size has an effect on"),
         ((*MODEL, "--dataset", "images", "--crop-ratio", "2"), "--crop-ratio must be in"),
         ((*MODEL, "--dataset", "images"), "data.root is not set"),

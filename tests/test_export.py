@@ -6,13 +6,12 @@ import pytest
 from helpers import assert_close, filled, input_value
 
 from openaff import UserError, create_model
-from openaff.data import load_dataset
-from openaff.deploy import export, onnx_model
+from openaff.data import DataConfig, load_dataset
+from openaff.deploy import export, onnx_model, symbol
 from openaff.deploy.quantization import accuracies, calibration_batches
+from openaff.deploy.subject import run_data, run_subject
 from openaff.fusion import FUSIONS
-from openaff.models import pretrained as checkpoints
-from openaff.models import resnet
-from openaff.training.config import DataConfig
+from openaff.models import pretrained, resnet
 
 onnx = pytest.importorskip("onnx", reason="needs the extra [onnx]")
 pytest.importorskip("onnxruntime", reason="needs the extra [onnx]")
@@ -21,7 +20,7 @@ pytest.importorskip("onnxruntime", reason="needs the extra [onnx]")
 @pytest.mark.parametrize("key", list(FUSIONS))
 def test_reimported_symbol_equals_the_network(tmp_path, key):
     net = filled(create_model(key + "_cifar_resnet8", num_classes=7, width_multiplier=1))
-    files, difference = export.export_symbol(net, tmp_path, "net", (3, 32, 32))
+    files, difference = symbol.export_symbol(net, tmp_path, "net", (3, 32, 32))
     assert difference <= export.TOLERANCE
     imported = mx.gluon.SymbolBlock.imports(str(files[0]), ["data"], str(files[1]))
     odd = input_value((3, 3, 29, 35))  # another batch and image size
@@ -33,14 +32,14 @@ def test_exporting_twice_gives_the_same_files(tmp_path):
     written = []
     for name in "ab":  # two networks in one process: Gluon's own names would count on
         net = filled(create_model("aff_cifar_resnet8", width_multiplier=1))
-        written.append(export.export_symbol(net, tmp_path / name, "net", (3, 32, 32))[0])
+        written.append(symbol.export_symbol(net, tmp_path / name, "net", (3, 32, 32))[0])
     for first, second in zip(*written):
         assert first.read_bytes() == second.read_bytes()
 
 
 def test_parameters_carry_structural_names(tmp_path):
     net = filled(create_model("aff_cifar_resnet8", width_multiplier=1))
-    (_, params), _ = export.export_symbol(net, tmp_path, "net", (3, 32, 32))
+    (_, params), _ = symbol.export_symbol(net, tmp_path, "net", (3, 32, 32))
     names = mx.nd.load(str(params))
     assert "arg:features.2.0.attention.local_att.0.weight" in names
     assert "aux:features.5.running_mean" in names
@@ -48,38 +47,39 @@ def test_parameters_carry_structural_names(tmp_path):
 
 def test_a_difference_is_an_error(tmp_path, monkeypatch):
     net = filled(create_model("add_cifar_resnet8", width_multiplier=1))
-    monkeypatch.setattr(export, "TOLERANCE", -1.0)
+    monkeypatch.setattr(symbol, "TOLERANCE", -1.0)
     with pytest.raises(UserError, match="differs from the network by"):
-        export.export_symbol(net, tmp_path, "net", (3, 32, 32))
+        symbol.export_symbol(net, tmp_path, "net", (3, 32, 32))
     assert list(tmp_path.iterdir()) == []
 
 
-def test_load_run(digits_run):
+def test_a_runs_subject(digits_run):
     folder, result = digits_run
-    net, config, loaded = export.load_run(folder)
-    assert config.model.name == result["model"] == loaded["model"]
-    assert net(input_value((2, 3, 32, 32))).shape == (2, 10)
+    subject, data = run_subject(folder), run_data(folder)
+    assert (subject.model, subject.task) == (result["model"], "classification")
+    assert data.name == subject.dataset == "digits" and data.crop_padding == 2
+    assert subject.net(input_value((2, 3, 32, 32))).shape == (2, 10)
 
 
-def test_load_run_errors(digits_run, tmp_path):
+def test_a_runs_subject_errors(digits_run, tmp_path):
     with pytest.raises(UserError, match="no folder of a finished run"):
-        export.load_run(tmp_path)
+        run_subject(tmp_path)
     copy = tmp_path / "copy"
     shutil.copytree(digits_run[0], copy)
     (copy / "best.params").write_bytes(b"\0" * 20)
     with pytest.raises(UserError, match="best.params does not hold the parameters of aff_cifar"):
-        export.load_run(copy)
+        run_subject(copy)
     other = create_model("add_cifar_resnet14", num_classes=10)
     other.initialize()
     other.save_parameters(str(copy / "best.params"))
     with pytest.raises(UserError, match="best.params does not hold the parameters of aff_cifar"):
-        export.load_run(copy)
+        run_subject(copy)
 
 
 @pytest.fixture
 def run_export(digits_run, tmp_path):
     """The export folder of a run on the digits, and what its export.json says."""
-    subject = export.run_subject(digits_run[0])
+    subject = run_subject(digits_run[0])
     return tmp_path / "export", export.export_folder(subject, tmp_path / "export")
 
 
@@ -123,7 +123,7 @@ def test_a_changed_or_missing_file_is_found(run_export):
 
 
 def test_formats_batch_and_types(digits_run, tmp_path):
-    subject = export.run_subject(digits_run[0])
+    subject = run_subject(digits_run[0])
     symbol = export.export_folder(subject, tmp_path / "symbol", ["symbol"])
     assert not any(name.endswith(".onnx") for name in symbol["files"])
     fixed = export.export_folder(subject, tmp_path / "fixed", ["onnx"], batch=2)
@@ -139,13 +139,13 @@ def test_formats_batch_and_types(digits_run, tmp_path):
 
 
 def test_int8_is_smaller_and_close(digits_run, tmp_path):
-    subject = export.run_subject(digits_run[0])
+    subject = run_subject(digits_run[0])
     digits = load_dataset(DataConfig())
     batches = calibration_batches(digits, 64)
     written = export.export_folder(subject, tmp_path / "int8", calibration=batches)
     assert written["parity"]["int8"] > 1e-3  # it is another arithmetic
     measured = accuracies(subject.net, tmp_path / "int8", written, digits)
-    rates = measured["top-1"]
+    rates = measured["accuracy"]
     assert rates["network"] == rates["aff_cifar_resnet8.onnx"] == digits_run[1]["best_accuracy"]
     assert abs(rates["aff_cifar_resnet8-int8.onnx"] - rates["network"]) < 0.1
     with pytest.raises(UserError, match="1437 training images, too few to calibrate on 2000"):
@@ -153,7 +153,7 @@ def test_int8_is_smaller_and_close(digits_run, tmp_path):
 
 
 def test_folder_errors(digits_run, tmp_path, monkeypatch):
-    subject = export.run_subject(digits_run[0])
+    subject = run_subject(digits_run[0])
     with pytest.raises(UserError, match="formats are symbol and onnx, not tflite"):
         export.export_folder(subject, tmp_path / "x", ["tflite"])
     with pytest.raises(UserError, match="have an effect on the format onnx only"):
@@ -161,7 +161,7 @@ def test_folder_errors(digits_run, tmp_path, monkeypatch):
     (tmp_path / "there").mkdir()
     with pytest.raises(UserError, match="the export folder .*there exists"):
         export.export_folder(subject, tmp_path / "there")
-    monkeypatch.setattr(export, "_relative_difference", lambda *_: 1.0)
+    monkeypatch.setattr(export, "relative_difference", lambda *_: 1.0)
     with pytest.raises(UserError, match="differs from the network by 1.0e"):
         export.export_folder(subject, tmp_path / "x")
     assert [path.name for path in tmp_path.iterdir()] == ["there"]  # nothing half-written
@@ -187,7 +187,7 @@ def test_sessions_errors(tmp_path):
 
 def check_onnx(net, folder, shape, batch=3):
     """An ONNX file of ``net`` that is valid, light, free in its batch, silent and equal."""
-    files, _ = export.export_symbol(net, folder, "net", shape)
+    files, _ = symbol.export_symbol(net, folder, "net", shape)
     path = folder / "net.onnx"
     onnx_model.export_onnx(*files, path, shape)
     model = onnx.load(str(path))
@@ -236,9 +236,9 @@ def test_onnx_of_every_family(tmp_path, monkeypatch, name, shape):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("name", checkpoints.list_published())
+@pytest.mark.parametrize("name", pretrained.list_published())
 def test_onnx_of_every_published_network(tmp_path, name):
-    known = checkpoints.PUBLISHED[name]
+    known = pretrained.PUBLISHED[name]
     net = create_model(known.model, num_classes=known.outputs, **known.options)
     net.initialize(mx.init.Xavier())
     check_onnx(net, tmp_path, (3, 224, 224) if known.dataset == "imagenet" else (3, 32, 32))

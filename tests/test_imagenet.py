@@ -11,15 +11,16 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 
 from openaff import UserError, create_model
-from openaff.data import load_dataset
+from openaff.data import DataConfig, load_dataset
 from openaff.data.batches import test_batches as batches_to_test
 from openaff.data.batches import training_batches
 from openaff.data.image_folder import MEAN, STD, CenterCrop
 from openaff.data.packing import folder_items, pack
 from openaff.data.records import RecordSet
 from openaff.data.transforms import ColorJitter, PCANoise
-from openaff.tasks.evaluation import evaluate_network, ten_crops, write_confusion, write_per_class
-from openaff.training.config import DataConfig, load_config
+from openaff.tasks.classification import TenCrop, ten_crops
+from openaff.tasks.evaluation import evaluate_network, write_confusion, write_per_class
+from openaff.training.config import load_config
 from openaff.training.session import resume, train
 
 
@@ -118,7 +119,7 @@ def test_training_batches_follow_from_seed_and_epoch(photos, kind):
 def test_parts_of_several_processes_are_the_whole(photos, kind):
     data = dataset(photos / kind)
     whole, labels, _ = of_test(data, 4)
-    parts = [of_test(data, 2, part=(rank, 2)) for rank in (0, 1)]
+    parts = [of_test(data, 2, shard=(rank, 2)) for rank in (0, 1)]
     assert sum(len(part[1]) for part in parts) == len(labels)
 
     def keys(images):
@@ -126,7 +127,7 @@ def test_parts_of_several_processes_are_the_whole(photos, kind):
 
     assert keys(np.concatenate([part[0] for part in parts])) == pytest.approx(keys(whole), abs=0.05)
     config = DataConfig(name="images")
-    lengths = {len(training_batches(data, config, 5, part=(rank, 2))) for rank in (0, 1)}
+    lengths = {len(training_batches(data, config, 5, shard=(rank, 2))) for rank in (0, 1)}
     assert lengths == {2}
 
 
@@ -142,7 +143,7 @@ def test_every_image_of_an_epoch_gets_its_own_augmentation(tmp_path):
     for rank in (0, 1):
         for workers in (1, 2):
             config = DataConfig(name="images", workers=workers)
-            batches = training_batches(data, config, 4, part=(rank, 2))
+            batches = training_batches(data, config, 4, shard=(rank, 2))
             images = np.concatenate([batch.asnumpy() for batch, _ in batches.epoch()])
             seen.add(images.tobytes())
             assert len({image.tobytes() for image in images}) == len(images) == 8
@@ -152,11 +153,11 @@ def test_each_of_several_processes_makes_as_many_batches(photos):
     config = DataConfig(name="images")
     data = dataset(photos / "records")  # 24 training images
     for count, batch_size, expected in ((5, 2, 2), (3, 4, 2)):
-        parts = [training_batches(data, config, batch_size, part=(r, count)) for r in range(count)]
+        parts = [training_batches(data, config, batch_size, shard=(r, count)) for r in range(count)]
         assert {len(part) for part in parts} == {expected}
         assert all(len(list(part.epoch())) == expected for part in parts)
     with pytest.raises(UserError, match="do not fill one batch of 4 for each of 7 processes"):
-        training_batches(data, config, 4, part=(6, 7))
+        training_batches(data, config, 4, shard=(6, 7))
 
 
 def test_a_whole_run_and_its_resumption(photos, root, tmp_path):
@@ -179,7 +180,8 @@ def test_evaluation_of_every_class_and_by_ten_crops(photos, tmp_path):
     net = create_model("add_cifar_resnet8", num_classes=3, width_multiplier=1)
     net.initialize(mx.init.Xavier())
     data = dataset(photos / "folders", crop_ratio=1.0)
-    result, confusion = evaluate_network(net, data, [mx.cpu()], 4)
+    result, meter = evaluate_network(net, data, [mx.cpu()], 4)
+    confusion = meter.sums["confusion"].astype(int)
     assert confusion.sum(axis=1).tolist() == [3, 3, 3]
     assert confusion.trace() / 9 == result["accuracy"]
     write_per_class(tmp_path / "classes.csv", data.class_names, confusion)
@@ -191,13 +193,13 @@ def test_evaluation_of_every_class_and_by_ten_crops(photos, tmp_path):
     order = [row[0] for row in (tmp_path / "order.csv").read_text().splitlines()[1:]]
     assert order == ["c", "a", "b"]
     assert (tmp_path / "confusion.csv").read_text().splitlines()[0].endswith("blue,green,red")
-    ten, _ = evaluate_network(net, data, [mx.cpu()], 4, ten_crop=24)
+    ten, _ = evaluate_network(TenCrop(net, 24), data, [mx.cpu()], 4)
     images, labels, _ = of_test(data, 9)
-    shares = sum(net(crop).softmax() for crop in ten_crops(mx.nd.array(images), 24)) / 10
-    picked = shares.asnumpy()[np.arange(9), labels.astype(int)]
+    probabilities = sum(net(crop).softmax() for crop in ten_crops(mx.nd.array(images), 24)) / 10
+    picked = probabilities.asnumpy()[np.arange(9), labels.astype(int)]
     assert ten["loss"] == pytest.approx(-np.log(picked).mean(), rel=1e-4)
     with pytest.raises(UserError, match="squares of 40 pixels do not fit into images of 32"):
-        evaluate_network(net, data, [mx.cpu()], ten_crop=40)
+        evaluate_network(TenCrop(net, 40), data, [mx.cpu()])
 
 
 def test_ten_crops_are_corners_centre_and_their_mirror_images():
@@ -211,15 +213,17 @@ def test_ten_crops_are_corners_centre_and_their_mirror_images():
 def test_jitter_and_noise():
     rng = np.random.default_rng(0)
     images = rng.integers(60, 180, (400, 6, 6, 3), dtype="uint8")
-    assert (ColorJitter(0.0)(images, rng) == images).all()
-    assert (PCANoise(0.0)(images, rng) == images).all()
-    jittered = ColorJitter(0.4)(images, rng)
+    labels = np.arange(400)
+    for transform in (ColorJitter(0.0), PCANoise(0.0)):
+        same, given = transform(images, labels, rng)
+        assert (same == images).all() and given is labels
+    jittered, _ = ColorJitter(0.4)(images, labels, rng)
     assert jittered.dtype == np.uint8 and jittered.shape == images.shape
     ratio = jittered.mean(axis=(1, 2, 3)) / images.mean(axis=(1, 2, 3))
     assert 0.58 < ratio.min() < 0.7 and 1.3 < ratio.max() < 1.42  # brightness
     spread = jittered.std(axis=(1, 2)).mean(axis=1) / images.std(axis=(1, 2)).mean(axis=1)
     assert spread.min() < 0.5 and spread.max() > 1.4  # contrast and saturation, too
-    shift = PCANoise(0.1)(images, rng).astype(float) - images
+    shift = PCANoise(0.1)(images, labels, rng)[0].astype(float) - images
     assert np.ptp(shift, axis=(1, 2)).max() == 0  # one shift an image
     covariance = np.cov(shift[:, 0, 0].T)
     expected = (PCANoise.COMPONENTS * (0.1 * PCANoise.DEVIATIONS) ** 2) @ PCANoise.COMPONENTS.T

@@ -23,7 +23,8 @@ IMAGES = ImageSet(
     np.arange(23, dtype="int32"),
 )
 PLAIN = Normalize((0.5,) * 3, (0.25,) * 3)
-RANDOM = Compose([RandomCrop(2), PLAIN])
+RANDOM = Compose([RandomCrop(2)])
+SHUFFLE = Compose([])  # training batches without augmentation
 
 
 @pytest.fixture(autouse=True)
@@ -53,7 +54,7 @@ def test_evaluation_is_in_order_with_a_short_last_batch():
 
 
 def test_training_shuffles_anew_each_epoch_and_drops_the_rest():
-    loader = BatchLoader(IMAGES, 5, PLAIN, train=True, seed=3)
+    loader = BatchLoader(IMAGES, 5, PLAIN, SHUFFLE, seed=3)
     first, second = labels(loader, 1), labels(loader, 2)
     assert [len(batch) for batch in first] == [5] * 4 == [5] * len(loader)
     assert first != second
@@ -62,7 +63,7 @@ def test_training_shuffles_anew_each_epoch_and_drops_the_rest():
 
 def test_an_epoch_follows_from_seed_and_number_alone():
     def epoch(seed, number):
-        loader = BatchLoader(IMAGES, 5, RANDOM, train=True, seed=seed)
+        loader = BatchLoader(IMAGES, 5, PLAIN, RANDOM, seed=seed)
         return np.concatenate([images.asnumpy() for images, _ in loader.epoch(number)])
 
     np.testing.assert_array_equal(epoch(3, 4), epoch(3, 4))
@@ -72,7 +73,7 @@ def test_an_epoch_follows_from_seed_and_number_alone():
 
 def test_too_few_images_for_a_batch():
     with pytest.raises(UserError, match="23 training images do not fill one batch of 24"):
-        BatchLoader(IMAGES, 24, PLAIN, train=True)
+        BatchLoader(IMAGES, 24, PLAIN, SHUFFLE)
     assert len(BatchLoader(IMAGES, 24, PLAIN)) == 1
 
 
@@ -91,7 +92,7 @@ def assert_same_batches(actual, expected):
 @pytest.mark.parametrize("train", [True, False])
 def test_batches_are_the_same_for_any_number_of_workers(workers, train):
     def epochs(workers):
-        loader = BatchLoader(IMAGES, 4, RANDOM, train=train, seed=3, workers=workers)
+        loader = BatchLoader(IMAGES, 4, PLAIN, RANDOM if train else None, seed=3, workers=workers)
         return epoch_arrays(loader, 1) + epoch_arrays(loader, 2) + epoch_arrays(loader, 2, 3)
 
     assert_same_batches(epochs(workers), epochs(0))
@@ -99,7 +100,7 @@ def test_batches_are_the_same_for_any_number_of_workers(workers, train):
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_an_epoch_can_begin_at_any_batch(workers):
-    loader = BatchLoader(IMAGES, 5, RANDOM, train=True, seed=3, workers=workers)
+    loader = BatchLoader(IMAGES, 5, PLAIN, RANDOM, seed=3, workers=workers)
     whole = epoch_arrays(loader, 1)
     for start in range(len(loader) + 1):
         assert_same_batches(epoch_arrays(loader, 1, start), whole[start:])
@@ -107,21 +108,49 @@ def test_an_epoch_can_begin_at_any_batch(workers):
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_mixup_changes_nothing_else(workers):
-    plain = BatchLoader(IMAGES, 5, RANDOM, train=True, workers=workers)
-    mixed = BatchLoader(IMAGES, 5, RANDOM, train=True, mixup=Mixup(1, 23), workers=workers)
+    plain = BatchLoader(IMAGES, 5, PLAIN, RANDOM, workers=workers)
+    mixed = BatchLoader(IMAGES, 5, PLAIN, RANDOM, mixup=Mixup(1, 23), workers=workers)
     assert_same_batches(epoch_arrays(mixed, 1, 0, False), epoch_arrays(plain, 1))
     for (images, labels), (raw, numbers) in zip(epoch_arrays(mixed, 1), epoch_arrays(plain, 1)):
-        share = labels[0, int(numbers[0])]
-        assert labels.shape == (5, 23) and 0 < share < 1
-        np.testing.assert_allclose(images, share * raw + (1 - share) * raw[::-1], atol=1e-5)
+        weight = labels[0, int(numbers[0])]
+        assert labels.shape == (5, 23) and 0 < weight < 1
+        np.testing.assert_allclose(images, weight * raw + (1 - weight) * raw[::-1], atol=1e-5)
+
+
+class Unequal:
+    """Images of two sizes, each with a map of its own size as target."""
+
+    costly = False
+    sizes = [(4, 6)] * 3 + [(8, 8)] * 4 + [(4, 6)] * 2
+
+    def __len__(self):
+        return len(self.sizes)
+
+    def take(self, picked, rng):
+        height, width = self.sizes[picked[0]]
+        images = np.stack([np.full((height, width, 3), index, "uint8") for index in picked])
+        return images, images[..., 0].astype("int32")
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_images_of_different_sizes_are_evaluated_with_maps_as_targets(workers):
+    loader = BatchLoader(Unequal(), 3, Normalize((0,) * 3, (1 / 255,) * 3), workers=workers)
+    batches = epoch_arrays(loader)
+    assert [len(images) for images, _ in batches] == [3, 3, 1, 2] and len(loader) == 4
+    seen = []
+    for images, targets in batches:
+        assert images.shape[2:] == targets.shape[1:]
+        np.testing.assert_allclose(images[:, 0], targets, atol=1e-4)
+        seen += targets[:, 0, 0].astype(int).tolist()
+    assert seen == list(range(9))
 
 
 def test_workers_by_default(monkeypatch):
     large = ImageSet(np.zeros((10000, 1, 1, 3), "uint8"), np.zeros(10000, "int32"))
     for cores, expected in ((1, 0), (2, 0), (4, 2), (96, 4)):
         monkeypatch.setattr("openaff.data.loader.physical_cores", lambda cores=cores: cores)
-        assert BatchLoader(large, 5, PLAIN, train=True).workers == expected
-        assert BatchLoader(IMAGES, 5, PLAIN, train=True).workers == 0
+        assert BatchLoader(large, 5, PLAIN, SHUFFLE).workers == expected
+        assert BatchLoader(IMAGES, 5, PLAIN, SHUFFLE).workers == 0
         assert BatchLoader(large, 5, PLAIN).workers == 0
     with pytest.raises(UserError, match="workers must be 0 or more, not -1"):
         BatchLoader(IMAGES, 5, PLAIN, workers=-1)
@@ -130,7 +159,7 @@ def test_workers_by_default(monkeypatch):
 def test_workers_are_ahead_but_not_far():
     made = mmap.mmap(-1, 1)  # shared with the workers
 
-    def transform(images, rng):
+    def transform(images):
         made[0] += 1
         return PLAIN(images)
 
@@ -148,7 +177,7 @@ def test_waiting_is_measured(monkeypatch):
     now = 0
     monkeypatch.setattr("openaff.data.loader.time.perf_counter", lambda: now)
 
-    def transform(images, rng):
+    def transform(images):
         nonlocal now
         now += 1
         return PLAIN(images)
@@ -162,7 +191,7 @@ def test_waiting_is_measured(monkeypatch):
 
 def test_training_goes_on_through_forks():
     def trained(workers):
-        loader = BatchLoader(IMAGES, 5, RANDOM, train=True, workers=workers)
+        loader = BatchLoader(IMAGES, 5, PLAIN, RANDOM, workers=workers)
         net = mx.gluon.nn.Dense(23, in_units=192)
         net.initialize(mx.init.Constant(0.01))
         net.hybridize(static_alloc=True)
@@ -207,7 +236,7 @@ def in_a_worker_at_batch(number, act):
     """A transform for batches of one that calls ``act`` for one batch, if in a worker."""
     here = os.getpid()
 
-    def transform(images, rng):
+    def transform(images):
         if os.getpid() != here and np.array_equal(images[0], IMAGES.images[number]):
             act()
         return PLAIN(images)
@@ -257,7 +286,7 @@ from openaff.utils.cli import run
 from openaff.data.base import ImageSet
 from openaff.data.loader import BatchLoader
 
-def transform(images, rng):
+def transform(images):
     time.sleep(0.01)
     return images.astype("float32")
 
@@ -266,6 +295,8 @@ loader = BatchLoader(images, 1, transform, workers=2)
 batches = loader.epoch()
 
 def main():
+    if sys.argv[1] == "is interrupted":
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # it may be ignored, as by nohup
     if sys.argv[1] == "goes on":
         signal.signal(signal.SIGTERM, lambda *_: print("asked to stop", flush=True))
     for count, _ in enumerate(batches, 1):

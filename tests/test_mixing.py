@@ -15,20 +15,20 @@ def test_one_hot():
 
 def test_images_and_labels_are_mixed_in_one_proportion():
     images, targets = Mixup(1.0, 4)(IMAGES, LABELS, np.random.default_rng(1))
-    share = targets[0, 0]
-    assert 0 < share < 1
-    np.testing.assert_allclose(images, share * IMAGES + (1 - share) * IMAGES[::-1], rtol=1e-6)
-    expected = share * one_hot(LABELS, 4) + (1 - share) * one_hot(LABELS[::-1], 4)
+    weight = targets[0, 0]
+    assert 0 < weight < 1
+    np.testing.assert_allclose(images, weight * IMAGES + (1 - weight) * IMAGES[::-1], rtol=1e-6)
+    expected = weight * one_hot(LABELS, 4) + (1 - weight) * one_hot(LABELS[::-1], 4)
     np.testing.assert_allclose(targets, expected, rtol=1e-6)
     assert images.dtype == targets.dtype == np.float32
 
 
 def test_the_proportion_is_beta_distributed():
     mixup, generator = Mixup(0.2, 4), np.random.default_rng(0)
-    shares = [mixup(IMAGES[:2], LABELS[:2], generator)[1][0, 0] for _ in range(2000)]
+    weights = [mixup(IMAGES[:2], LABELS[:2], generator)[1][0, 0] for _ in range(2000)]
     # Beta(0.2, 0.2): mean 1/2, variance 1 / (4 * (2 * 0.2 + 1)).
-    assert np.mean(shares) == pytest.approx(0.5, abs=0.03)
-    assert np.var(shares) == pytest.approx(1 / 5.6, abs=0.01)
+    assert np.mean(weights) == pytest.approx(0.5, abs=0.03)
+    assert np.var(weights) == pytest.approx(1 / 5.6, abs=0.01)
 
 
 @pytest.mark.parametrize("alpha", [0, -1, float("nan")])

@@ -7,7 +7,7 @@ from PIL import Image
 from openaff import UserError
 from openaff.data.image_folder import (
     CenterCrop,
-    PhotoSet,
+    ImageFolder,
     RandomResizedCrop,
     class_folders,
     cut,
@@ -105,7 +105,7 @@ def test_photo_set_reads_what_is_picked(tmp_path):
     for index in range(3):
         Image.new("RGB", (30, 20), (index, 0, 0)).save(tmp_path / f"{index}.png")
     paths = [tmp_path / f"{index}.png" for index in range(3)]
-    photos = PhotoSet(paths, np.array([5, 6, 7], "int32"), CenterCrop(8, 1.0))
+    photos = ImageFolder(paths, np.array([5, 6, 7], "int32"), CenterCrop(8, 1.0))
     images, labels = photos.take([2, 0], None)
     assert images.shape == (2, 8, 8, 3) and images.dtype == np.uint8
     assert images[:, 0, 0, 0].tolist() == [2, 0] and labels.tolist() == [7, 5]

@@ -7,10 +7,13 @@ import mxnet as mx
 import numpy as np
 import pytest
 from mxnet.gluon import nn
+from test_engine import FourClasses
 
 from openaff import UserError
-from openaff.training.config import OptimizerConfig, load_config
-from openaff.training.engine import Engine, Sums, initialize
+from openaff.tasks.classification import Classification, ClassificationMeter, CrossEntropy
+from openaff.training.config import load_config
+from openaff.training.engine import Engine, initialize
+from openaff.training.optimizers import OptimizerConfig
 from openaff.training.session import train
 
 
@@ -29,18 +32,19 @@ class Linear(nn.HybridBlock):
 def trained(precision, steps=20):
     mx.random.seed(0)
     np.random.seed(0)
-    net, twin = Linear(), Linear()
-    for each in (twin, net):
+    net, evaluation_net = Linear(), Linear()
+    for each in (evaluation_net, net):
         initialize(each, [mx.cpu()], dtype="float16" if precision == "float16" else "float32")
     # Updates of some 1e-4, many of which float16 weights near 1 would lose.
-    engine = Engine(net, twin, lambda step: 1e-3, OptimizerConfig(), precision=precision)
+    engine = Engine(net, CrossEntropy(), lambda step: 1e-3, OptimizerConfig(), precision=precision)
     net.weight.set_data(mx.nd.ones((1, 3, 4)))
     rng = np.random.RandomState(0)
     batch = mx.nd.array(rng.standard_normal((8, 3, 4, 4))), mx.nd.array(rng.randint(0, 4, 8))
-    sums = Sums()
+    meter = ClassificationMeter(4)
     for _ in range(steps):
-        engine.train_step(*batch, sums)
-    return engine, sums.means(), engine.evaluate([batch])
+        engine.train_step(*batch, meter)
+    task = Classification(FourClasses())
+    return engine, meter.values(), engine.evaluate(evaluation_net, [batch], task).values()
 
 
 def test_float16_updates_float32_master_weights():
@@ -62,7 +66,8 @@ def test_amps_loss_scale_cancels():
         "from mxnet.contrib import amp; amp.init()\n"
         "from test_precision import trained\n"
         "engine, means, _ = trained('amp')\n"
-        "print(engine.scaling()['_loss_scale'], means['loss'], engine.net.weight.data().sum())"
+        "scaling = engine.state()['loss_scaling']\n"
+        "print(scaling['_loss_scale'], means['loss'], engine.net.weight.data().sum())"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert run.returncode == 0, run.stderr

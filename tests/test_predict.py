@@ -8,12 +8,12 @@ from helpers import load_script
 from PIL import Image
 
 from openaff import UserError
-from openaff.data import load_dataset
+from openaff.data import DataConfig, load_dataset
 from openaff.data.image_folder import MEAN, STD, CenterCrop
 from openaff.data.transforms import Normalize
 from openaff.deploy import export
 from openaff.deploy.predict import Predictor
-from openaff.training.config import DataConfig
+from openaff.deploy.subject import run_subject
 
 pytest.importorskip("onnxruntime", reason="needs the extra [onnx]")
 
@@ -21,7 +21,7 @@ pytest.importorskip("onnxruntime", reason="needs the extra [onnx]")
 @pytest.fixture(scope="module")
 def exported(digits_run, tmp_path_factory):
     folder = tmp_path_factory.mktemp("predict") / "export"
-    export.export_folder(export.run_subject(digits_run[0]), folder)
+    export.export_folder(run_subject(digits_run[0]), folder)
     return folder
 
 
@@ -38,7 +38,7 @@ def photos(tmp_path_factory):
 @pytest.mark.parametrize("engine", ["mxnet", "onnxruntime"])
 def test_predictions_are_the_networks_on_what_evaluation_sees(exported, photos, engine, digits_run):
     digits = load_dataset(DataConfig())
-    net, _, _ = export.load_run(digits_run[0])
+    net = run_subject(digits_run[0]).net
     batch = Normalize(digits.mean, digits.std)(digits.test.images[:3])
     predictor = Predictor(exported, engine, batch_size=2)
     np.testing.assert_allclose(predictor.preprocess(photos), batch, atol=1e-6)

@@ -6,13 +6,13 @@ import sys
 
 import pytest
 from helpers import load_script
-from matplotlib import pyplot
 from PIL import Image
 from tensorboardX.proto.event_pb2 import Event
 
 from openaff import UserError
 from openaff.training.config import load_config
-from openaff.training.run_folder import Run, read_metrics
+from openaff.training.curves import draw_curves, read_metrics
+from openaff.training.run_folder import Run
 from openaff.training.session import train
 from openaff.utils.devices import parse_devices
 
@@ -46,7 +46,7 @@ def test_report_is_one_page_with_the_result(digits_run):
         "aff_cifar_resnet8 (width_multiplier=1)",
         result["protocol"],
         f"{result['best_accuracy']:.2%}, epoch 1, chosen on the test split",
-        "![Loss and accuracy by epoch](curves.png)",
+        "![Metrics by epoch](curves.png)",
     ):
         assert text in report
     assert len(report.splitlines()) < 40
@@ -112,7 +112,7 @@ def test_existing_folder_is_refused_and_left_alone(tmp_path, root):
 
 
 def test_a_folder_that_another_process_writes_is_refused(tmp_path):
-    Run(tmp_path / "run", "epochs: 1\n")
+    Run(tmp_path / "run", "epochs: 1\n", task=None)
     hold = (
         "import fcntl, sys; lock = open(sys.argv[1], 'w'); fcntl.lockf(lock, fcntl.LOCK_EX); "
         "print('held', flush=True); sys.stdin.read()"
@@ -158,11 +158,15 @@ def test_curves_of_others_are_read_from_csv_and_results(tmp_path):
         ("metrics.jsonl", "[1, 2]", "cannot read the metrics"),
         ("a.csv", "epoch,loss\n1,2\n", "it has no train_loss, "),
         ("a.csv", "step,train_loss\n1,2\n", "a row has no epoch"),
-        ("a.csv", "epoch,test_accuracy\n1,93.5\n", "93.5 in epoch 1 is no share of 1"),
+        ("a.csv", "epoch,test_accuracy\n1,93.5\n", "93.5 in epoch 1 is not a fraction"),
         ("a.csv", "epoch,train_loss\n1,two\n", "could not convert"),
         ("a.json", "{}", "it has no train_loss, "),
-        ("a.json", '{"curve": [{"epoch": 1, "train_loss": null}]}', "train_loss None is no number"),
-        ("a.json", '{"curve": [{"epoch": "x", "train_loss": 1}]}', "epoch 'x' is no number"),
+        (
+            "a.json",
+            '{"curve": [{"epoch": 1, "train_loss": null}]}',
+            "train_loss None is not a number",
+        ),
+        ("a.json", '{"curve": [{"epoch": "x", "train_loss": 1}]}', "epoch 'x' is not a number"),
     ],
 )
 def test_metrics_that_cannot_be_read(tmp_path, name, text, message):
@@ -184,12 +188,9 @@ def test_a_run_is_drawn_against_a_csv(digits_run, tmp_path, monkeypatch, capsys)
     command = ["plot_runs.py", "--out", str(picture), f"$ours={digits_run[0]}", str(theirs)]
     command.append(str(tmp_path / "lr=0.1"))
     monkeypatch.setattr("sys.argv", command)
-    drawn = []
-    monkeypatch.setattr(pyplot, "close", drawn.append)
     script.main()
-    (figure,) = drawn
-    labels = [axis.get_ylabel() for axis in figure.axes]
-    assert labels == ["cross-entropy", "accuracy (%)"]
+    figure = draw_curves({"a": read_metrics(digits_run[0])})
+    assert [axis.get_ylabel() for axis in figure.axes] == ["loss", "accuracy (%)"]
     assert capsys.readouterr().out == f"written {picture}\n"
     assert Image.open(picture).width > 500
     monkeypatch.setattr("sys.argv", [*command, str(theirs)])

@@ -1,6 +1,6 @@
 """Data sets, and their way into batches."""
 
-from . import cifar, digits, imagenet  # noqa: F401,I001  (register their data sets)
+from . import digits, cifar, imagenet  # noqa: F401,I001  (register their data sets)
 from .base import DATASETS, Dataset, DatasetInfo, ImageSet, Labels, load_dataset, register_dataset
 from .config import DataConfig
 

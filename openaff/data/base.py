@@ -98,11 +98,7 @@ class Dataset:
     mean: Tuple[float, float, float]
     std: Tuple[float, float, float]
     granularity: str = "classes"  # the labels' key
-
-    @property
-    def info(self):
-        """The data set's :class:`DatasetInfo`."""
-        return DATASETS[self.name]
+    task: str = "classification"  # a key of openaff.tasks.TASKS
 
 
 def load_dataset(config):
@@ -113,4 +109,7 @@ def load_dataset(config):
     UserError
         An unknown name, or files that are missing, truncated or of another content.
     """
-    return DATASETS[config.name].load(config)
+    info = DATASETS[config.name]
+    dataset = info.load(config)
+    dataset.task = info.task
+    return dataset

@@ -7,6 +7,7 @@ import mxnet as mx
 
 from ..data import DataConfig
 from ..data.batches import training_batches
+from ..tasks import load_task
 from ..tasks.evaluation import evaluate_network
 from ..utils.errors import UserError
 from .onnx_model import network
@@ -37,13 +38,14 @@ def calibration_batches(dataset, images, batch_size=32):
 
 
 def accuracies(net, folder, description, dataset):
-    """Top-1 accuracy on the test split of the network and of each ONNX file of its export.
+    """The headline figure on the test split, of the network and of each ONNX file of its export.
 
     Returns
     -------
     dict
         What ``export.json`` says under ``accuracy``.
     """
+    headline = load_task(dataset).headline.key
     rows = {"network": net}
     for name in description["files"]:
         if name.endswith(".onnx"):
@@ -54,5 +56,6 @@ def accuracies(net, folder, description, dataset):
         "labels": dataset.labels,
         "split": dataset.split,
         "images": results["network"]["images"],
-        "top-1": {name: result["accuracy"] for name, result in results.items()},
+        "headline": headline,
+        headline: {name: result[headline] for name, result in results.items()},
     }

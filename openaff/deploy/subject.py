@@ -31,13 +31,28 @@ class Subject:
     score: Optional[Dict[str, Any]] = None  # what was measured of it, and how
 
 
-def run_subject(folder, ctx=None):
-    """The :class:`Subject` of a finished run, with its best parameters, and its data.
+def _run_result(folder):
+    try:
+        return json.loads((pathlib.Path(folder) / "result.json").read_text())
+    except (OSError, ValueError):
+        raise UserError(
+            f"{folder} is no folder of a finished run: it has no result.json, or a damaged one"
+        ) from None
 
-    Returns
-    -------
-    subject : Subject
-    data : DataConfig
+
+def run_data(folder):
+    """The :class:`~openaff.data.DataConfig` of a run folder; imports the modules that it names."""
+    _run_result(folder)
+    path = pathlib.Path(folder) / "config.yaml"
+    config = read_yaml(path)
+    import_modules(config.get("imports") or ())
+    data = build(DataConfig, config.get("data") or {}, where=path)
+    data.check()
+    return data
+
+
+def run_subject(folder, ctx=None):
+    """The :class:`Subject` of a finished run, with its best parameters.
 
     Raises
     ------
@@ -45,16 +60,7 @@ def run_subject(folder, ctx=None):
         No run folder, one whose training has not finished, or one without ``labels.txt``.
     """
     folder = pathlib.Path(folder)
-    try:
-        result = json.loads((folder / "result.json").read_text())
-    except (OSError, ValueError):
-        raise UserError(
-            f"{folder} is no folder of a finished run: it has no result.json, or a damaged one"
-        ) from None
-    config = read_yaml(folder / "config.yaml")
-    import_modules(config.get("imports") or ())
-    data = build(DataConfig, config.get("data") or {}, where=folder / "config.yaml")
-    data.check()
+    data, result = run_data(folder), _run_result(folder)
     try:
         class_names = tuple((folder / "labels.txt").read_text().splitlines())
     except OSError as error:
@@ -64,7 +70,7 @@ def run_subject(folder, ctx=None):
     headline = result.get("headline", "accuracy")
     keys = (f"best_{headline}", "best_epoch", "best_selection")
     keys += ("split", "protocol", "seed", "commit")
-    subject = Subject(
+    return Subject(
         load_model(result["model"], folder / "best.params", ctx, **result["options"]),
         result["model"],
         result["options"],
@@ -75,10 +81,9 @@ def run_subject(folder, ctx=None):
         tuple(result["input_shape"]),
         tuple(result["mean"]),
         tuple(result["std"]),
-        info.crop_ratio and (data.crop_ratio or info.crop_ratio),
+        _crop_ratio(data),
         {key: result[key] for key in keys},
     )
-    return subject, data
 
 
 def published_subject(name, params, ctx=None):
@@ -101,25 +106,29 @@ def published_subject(name, params, ctx=None):
     )
 
 
-def model_subject(model, params, data, options=None, ctx=None):
+def model_subject(model, params, data, dataset, options=None, ctx=None):
     """The :class:`Subject` of a model id and a file of parameters, for a data set.
 
-    ``data``: the :class:`~openaff.data.DataConfig` that names the data set.
+    ``data`` is the :class:`~openaff.data.DataConfig` that ``dataset`` was loaded by.
     """
-    dataset = load_dataset(data)
     return Subject(
         load_model(model, params, ctx, **(options or {})),
         model,
         options or {},
-        dataset.info.task,
+        dataset.task,
         dataset.name,
         dataset.labels,
         dataset.class_names,
         dataset.test.image_shape,
         dataset.mean,
         dataset.std,
-        dataset.info.crop_ratio and (data.crop_ratio or dataset.info.crop_ratio),
+        _crop_ratio(data),
     )
+
+
+def _crop_ratio(data):
+    default = DATASETS[data.name].crop_ratio
+    return default and (data.crop_ratio or default)
 
 
 # --- On a command line ----------------------------------------------------------------------------
@@ -128,7 +137,7 @@ FLAGS = {"name": "--dataset", "root": "--data"}  # settings of data whose flag h
 
 
 def add_arguments(parser):
-    """The flags that say which network and which data, the same for every program."""
+    """Add the flags that say which network and which data, the same for every program."""
     network = parser.add_argument_group("network")
     source = network.add_mutually_exclusive_group(required=True)
     source.add_argument("--run", metavar="DIR", help="folder of a finished run: its best weights")
@@ -155,47 +164,60 @@ def add_arguments(parser):
     )
 
 
-def from_arguments(args, ctx=None):
-    """The :class:`Subject` and the :class:`~openaff.data.DataConfig` of :func:`add_arguments`.
+def data_from_arguments(args):
+    """The checked :class:`~openaff.data.DataConfig` that the flags of a program name.
 
     Raises
     ------
     UserError
-        Flags that contradict each other or have no effect, and whatever cannot be loaded.
+        Flags that contradict each other, have no effect, or are missing; no run folder.
     """
     if args.run:
         _refuse(args, ("params", "option", "dataset", "labels"), "--run: the run settles it")
-        subject, data = run_subject(args.run, ctx)
+        data = run_data(args.run)
     else:
         if not args.params:
             raise UserError("--model and --published need --params, the file of the parameters")
-        known = PUBLISHED[args.published] if args.published else None
-        if known:
+        if args.published:
+            known = PUBLISHED[args.published]
             _refuse(args, ("option",), f"{known.name}: leave it out")
             for flag in ("dataset", "labels"):
-                if getattr(args, flag) not in (None, getattr(known, flag)):
+                given, own = getattr(args, flag), getattr(known, flag)
+                if given not in (None, own):
                     raise UserError(
-                        f"--{flag} {getattr(args, flag)} contradicts {known.name} "
-                        f"({getattr(known, flag) or 'none'}): leave it out"
+                        f"--{flag} {given} contradicts {known.name} ({own or 'none'}): leave it out"
                     )
+            data = DataConfig(name=known.dataset, labels=known.labels)
         elif not args.dataset:
             raise UserError("--model needs --dataset, such as cifar100: it settles the scaling")
-        source = known or args
-        data = DataConfig(name=source.dataset, labels=source.labels)
-    for key, value in (
-        ("root", args.data),
-        ("image_size", args.image_size),
-        ("crop_ratio", args.crop_ratio),
-    ):
+        else:
+            data = DataConfig(name=args.dataset, labels=args.labels)
+    given = {"root": args.data, "image_size": args.image_size, "crop_ratio": args.crop_ratio}
+    for key, value in given.items():
         if value is not None:
             setattr(data, key, value)
     check_flags(data)
+    return data
+
+
+def subject_from_arguments(args, data, dataset=None, ctx=None):
+    """The :class:`Subject` that the flags name.
+
+    ``data`` is what :func:`data_from_arguments` gave; ``dataset``, where it is loaded already,
+    what it names.
+    """
+    if args.run:
+        return run_subject(args.run, ctx)
     if args.published:
-        subject = published_subject(args.published, args.params, ctx)
-    elif args.model:
-        options = parse_options(args.option)
-        subject = model_subject(args.model, args.params, data, options, ctx)
-    return subject, data
+        return published_subject(args.published, args.params, ctx)
+    return model_subject(
+        args.model,
+        args.params,
+        data,
+        dataset or load_dataset(data),
+        parse_options(args.option),
+        ctx,
+    )
 
 
 def _refuse(args, flags, settled):

@@ -38,9 +38,8 @@ def check_data(asked):
 
 
 def _cifar(base):
-    from ..data import load_dataset
+    from ..data import DataConfig, load_dataset
     from ..data.cifar import SPECS, locate
-    from ..training.config import DataConfig
 
     for name in SPECS:
         for root in (base / name, base):

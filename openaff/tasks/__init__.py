@@ -8,4 +8,4 @@ __all__ = ["METRICS", "TASKS", "Meter", "Metric", "NonFiniteLoss", "Task", "load
 
 def load_task(dataset, loss=None):
     """The :class:`Task` of a data set, its loss with these options."""
-    return TASKS[dataset.info.task](dataset, loss)
+    return TASKS[dataset.task](dataset, loss)
