@@ -1,60 +1,41 @@
 """openaff: attentional feature fusion (AFF, iAFF, MS-CAM; WACV 2021) in MXNet/Gluon."""
 
-from .utils import framework as runtime
+import importlib
 
-if not runtime.doctor_asked():
-    runtime.import_mxnet()
-    from .attention import MSCAM
-    from .fusion import (
-        AFF,
-        IAFF,
-        ASKCFuse,
-        AXYforXplusYAddFuse,
-        AXYforXYAddFuse,
-        AYforXplusYAddFuse,
-        ConcatFuse,
-        DirectAddFuse,
-        GAUFuse,
-        ResGlobChaFuse,
-        ResGlobforGlobChaFuse,
-        ResGlobGlobChaFuse,
-        ResGlobLocaChaFuse,
-        ResGlobLocaforGlobLocaChaFuse,
-        ResLocaChaFuse,
-        ResLocaforLocaChaFuse,
-        ResLocaLocaChaFuse,
-        SEFuse,
-        SKFuse,
-        XplusAYforYAddFuse,
-    )
-    from .models import create_model, list_models
-    from .utils.errors import UserError
+from .utils import framework
 
 __version__ = "0.1.0"
 
-__all__ = [
-    "AFF",
-    "IAFF",
-    "MSCAM",
-    "ASKCFuse",
-    "AXYforXYAddFuse",
-    "AXYforXplusYAddFuse",
-    "AYforXplusYAddFuse",
-    "ConcatFuse",
-    "DirectAddFuse",
-    "GAUFuse",
-    "ResGlobChaFuse",
-    "ResGlobGlobChaFuse",
-    "ResGlobLocaChaFuse",
-    "ResGlobLocaforGlobLocaChaFuse",
-    "ResGlobforGlobChaFuse",
-    "ResLocaChaFuse",
-    "ResLocaLocaChaFuse",
-    "ResLocaforLocaChaFuse",
-    "SEFuse",
-    "SKFuse",
-    "UserError",
-    "XplusAYforYAddFuse",
-    "create_model",
-    "list_models",
-]
+framework.prepare()  # before mxnet is imported, by openaff or by others
+
+_HOMES = {  # public name -> the module that it is imported from, on first use
+    "MSCAM": "attention",
+    "create_model": "models",
+    "list_models": "models",
+    "UserError": "utils.errors",
+}
+_ROOMS = ("attention", "blocks", "fusion", "models")
+
+
+def __getattr__(name):
+    if name.startswith("__"):
+        raise AttributeError(name)
+    if name != "UserError":
+        framework.import_mxnet()
+    if name in _ROOMS:
+        return importlib.import_module(f".{name}", __name__)
+    if name in _HOMES:
+        value = getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)
+    else:  # AFF, IAFF and the class of every registered fusion
+        fusion = importlib.import_module(".fusion", __name__)
+        if name not in fusion.class_names():
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = getattr(fusion, name)
+    globals()[name] = value
+    return value
+
+
+def __dir__():
+    framework.import_mxnet()
+    classes = importlib.import_module(".fusion", __name__).class_names()
+    return sorted({*globals(), *_HOMES, *_ROOMS, *classes})

@@ -7,9 +7,13 @@ import contextlib
 import contextvars
 
 import numpy as np
-from mxnet.gluon import nn
 
 from .utils.errors import UserError, positive_int
+from .utils.framework import import_mxnet
+
+import_mxnet()  # with a one-line explanation where it cannot be
+
+from mxnet.gluon import nn  # noqa: E402
 
 
 class GlobalPool(nn.HybridBlock):

@@ -350,6 +350,15 @@ AFF = ASKCFuse
 IAFF = ResGlobLocaforGlobLocaChaFuse
 
 
+def class_names():
+    """The names of all fusion classes of this module, which openaff offers as its own."""
+    return ["AFF", "IAFF", *(FUSIONS[key].__name__ for key in FUSIONS if _is_ours(FUSIONS[key]))]
+
+
+def _is_ours(fusion):
+    return getattr(fusion, "__module__", None) == __name__
+
+
 def fusion_factory(fusion, reduction=None, default_reduction=4, **norm):
     """The builder ``f(channels) -> HybridBlock`` that a backbone calls once a block.
 

@@ -17,12 +17,12 @@ import pathlib
 from openaff.tables import pages as table_pages
 from openaff.tables import records as tables
 from openaff.training.config import load_config
-from openaff.training.interrupt import Stopped
 from openaff.training.session import resume, train
 from openaff.utils import cli
 from openaff.utils.arguments import Parser
 from openaff.utils.devices import parse_devices
 from openaff.utils.errors import UserError
+from openaff.utils.interrupt import Stopped
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
@@ -149,7 +149,7 @@ def main():
             raise UserError("--results has no effect on --list, which shows the commands")
         for table in known.values():
             print(f"# {table.key}: {table.title}")
-            print("\n".join(map(tables.describe, table.rows)) + "\n")
+            print("\n".join(tables.describe(row, table) for row in table.rows) + "\n")
         return
     found = tables.read_results(results, known)
     if args.report:

@@ -2,6 +2,7 @@ import pytest
 from helpers import assert_close
 
 from openaff.analysis import benchmark
+from openaff.training import benchmark as training_benchmark
 
 
 def test_take_turns_interleaves_and_leaves_the_warm_up_out(monkeypatch):
@@ -14,9 +15,9 @@ def test_take_turns_interleaves_and_leaves_the_warm_up_out(monkeypatch):
 
 def test_rows_hold_rates_and_their_ratios(monkeypatch):
     monkeypatch.setattr(
-        benchmark, "NETWORKS", [("aff", "cifar_resnet8", {"width_multiplier": 1}, 2)]
+        training_benchmark, "NETWORKS", [("aff", "cifar_resnet8", {"width_multiplier": 1}, 2)]
     )
-    (row,) = benchmark.train(turns=1, memory=False)
+    (row,) = training_benchmark.train(turns=1, memory=False)
     assert row["case"] == "aff_cifar_resnet8, batch 2"
     assert row["ours/literal"] == pytest.approx(row["ours"] / row["literal"])
     assert row["ours/add"] == pytest.approx(row["ours"] / row["add"])
@@ -35,7 +36,7 @@ def test_engines_are_compared_by_their_times(monkeypatch):
 
 def test_every_engine_computes_the_same(monkeypatch, tmp_path):
     engines = benchmark._engines(*benchmark.DEPLOYED[0], tmp_path)
-    images = benchmark._images("cifar_resnet8", 3)
+    images = benchmark.random_images("cifar_resnet8", 3)
     expected = engines["ours"](images)
     for name in ("oneDNN", "ONNX Runtime"):
         assert_close(engines[name](images), expected)
@@ -57,8 +58,8 @@ def test_photos_are_packed_and_read():
 
 def test_peak_memory_is_the_childs_own():
     ballast = bytearray(600 << 20)  # MiB that a child must not be charged with
-    peak = benchmark._peak_memory(
-        benchmark._training, ("add", "aff", "cifar_resnet8", {"width_multiplier": 1}, 2)
+    peak = training_benchmark._peak_memory(
+        training_benchmark._training, ("add", "aff", "cifar_resnet8", {"width_multiplier": 1}, 2)
     )
     assert 50 < peak < 500
     del ballast

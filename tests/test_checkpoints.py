@@ -8,12 +8,11 @@ from helpers import DATA, assert_close, filled, input_value, layout, structural_
 from PIL import Image
 
 from openaff import UserError, create_model
+from openaff.data import DATASETS
 from openaff.models.pretrained import (
     PUBLISHED,
-    list_published,
     load_model,
     load_parameters,
-    load_published,
 )
 
 TINY = {"width_multiplier": 1, "num_classes": 7}
@@ -181,30 +180,10 @@ def test_the_table_is_the_published_one():
         assert title.startswith(checkpoint.model.replace("cifar_", "").replace("_", ""))
 
 
-def test_input_scaling_is_on_0_to_1():
-    for checkpoint in map(PUBLISHED.__getitem__, PUBLISHED):
-        assert all(0.4 < value < 0.5 for value in checkpoint.mean)
-        assert all(0.19 < value < 0.23 for value in checkpoint.std)
-    imagenet = PUBLISHED["imagenet/AFF-ResNet-50/0.2028"]
+def test_input_scaling_is_that_of_the_data_sets_records():
+    for name in ("cifar10", "cifar100"):
+        assert DATASETS[name].mean == (0.4914, 0.4822, 0.4465)
+        assert DATASETS[name].std == (0.2023, 0.1994, 0.2010)
+    imagenet = DATASETS[PUBLISHED["imagenet/AFF-ResNet-50/0.2028"].dataset]
     np.testing.assert_allclose(np.multiply(imagenet.mean, 255), (123.68, 116.779, 103.939))
     np.testing.assert_allclose(np.multiply(imagenet.std, 255), (58.393, 57.12, 57.375))
-
-
-def test_list_published():
-    assert len(list_published()) == 12 and list_published() == sorted(list_published())
-    assert len(list_published("imagenet/*")) == 4
-    assert list_published("nothing*") == []
-
-
-def test_load_published(saved, tmp_path):
-    name = "cifar100/AFF-ResNet-32/superclasses/0.9078"
-    written, path = create_model("aff_cifar_resnet32"), tmp_path / "published.params"
-    written.initialize(mx.init.Xavier())
-    written.save_parameters(str(path))
-    net, checkpoint = load_published(name, path)
-    assert same(values(net), values(written))
-    assert (checkpoint.name, checkpoint.outputs, checkpoint.classes) == (name, 100, 20)
-    with pytest.raises(UserError, match="tiny.params does not hold the parameters of aff_cifar_re"):
-        load_published(name, saved[1])
-    with pytest.raises(UserError, match="unknown published checkpoint .*; did you mean 'cifar100"):
-        load_published("cifar100/AFF-ResNet-32/0.8375", path)

@@ -15,9 +15,9 @@ from test_docs import PAGES
 from test_packing import official_tars
 
 from openaff import create_model
-from openaff.analysis import benchmark
 from openaff.data import imagenet
 from openaff.doctor import __main__ as doctor
+from openaff.training import benchmark as training_benchmark
 from openaff.training import launch
 
 SMALL = {  # what makes a command small, by what it has
@@ -72,7 +72,8 @@ def workspace(root, tmp_path_factory):
         Image.new("RGB", (32, 32), "red").save(folder / "photo.png")
         (folder / "published.csv").write_text("epoch,test_accuracy\n1,0.5\n2,0.6\n")
         patch.setattr(imagenet, "CLASSES", 3)
-        patch.setattr(benchmark, "NETWORKS", [("aff", "cifar_resnet8", {"width_multiplier": 1}, 2)])
+        small = [("aff", "cifar_resnet8", {"width_multiplier": 1}, 2)]
+        patch.setattr(training_benchmark, "NETWORKS", small)
         patch.chdir(folder)
         patch.setattr("sys.argv", [])
         training = next(commands((root / "README.md").read_text()))

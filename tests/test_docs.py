@@ -44,8 +44,9 @@ def test_the_recipe_explained_line_by_line_is_whole(root, tmp_path):
             if isinstance(value, dict):
                 yield from keys(value, prefix + key + ".")
 
-    # but for the power, which has no effect on the schedule shown
-    assert set(keys(resolved)) - set(keys(yaml.safe_load(block))) == {"schedule.power"}
+    # but for those that have no effect on what is shown
+    without = {"schedule.power"} | {f"optimizer.{key}" for key in ("beta1", "beta2", "epsilon")}
+    assert set(keys(resolved)) - set(keys(yaml.safe_load(block))) == without
 
 
 def test_the_export_pages_snippets_run_and_agree(root, digits_run, tmp_path, monkeypatch):

@@ -12,7 +12,7 @@ from openaff.tables import pages as table_pages
 from openaff.tables import records as tables
 from openaff.tables.plots import draw_all, save_all
 from openaff.training.config import to_yaml
-from openaff.training.interrupt import Stopped
+from openaff.utils.interrupt import Stopped
 
 
 @pytest.fixture(scope="module")
@@ -26,9 +26,9 @@ def test_every_row_of_a_network_that_is_here_has_a_command(known, root):
     for table in known.values():
         for row in table.rows:
             if row.config is None:
-                assert "--run" not in tables.describe(row)
+                assert "--run" not in tables.describe(row, table)
                 continue
-            assert f"--devices {tables.gpus(row.devices)} data." in tables.describe(row)
+            assert f"--devices {tables.gpus(row.devices)} data." in tables.describe(row, table)
             header = (root / row.config).read_text()
             assert re.search(r"--devices (\S+)", header).group(1) == tables.gpus(row.devices)
             assert ("start_from=FILE" in header) == bool(row.start_from)
@@ -100,7 +100,7 @@ def check_run(row, run, config):
     assert (row.labels or run["labels"]).split(" (")[0] == run["labels"].split(" (")[0]
     data, optimizer = config.data, config.optimizer
     assert (config.epochs, optimizer.lr) == (run["epochs"], run["lr"])
-    assert optimizer.label_smoothing == run["label_smoothing"]
+    assert config.loss.get("label_smoothing", 0) == run["label_smoothing"]
     assert optimizer.no_wd is (run["no_wd"] is True)
     assert bool(data.autoaugment) is (run.get("autoaugment") is True)
     assert data.batch_size == run.get("batch_per_gpu", 128)
@@ -184,7 +184,7 @@ def test_a_figure_in_two_tables_has_one_run(known, tmp_path, digits_run):
     path = tables.record(tmp_path / "results", run, known, row, "paper")
     assert json.loads(path.read_text())["row"] == row.run == "fusions-resnet8.aff"
     assert "--row fusion-by-depth.resnet-b1-aff --run --out runs/fusions-resnet8.aff " in (
-        tables.describe(row)
+        tables.describe(row, known["fusion-by-depth"])
     )
     read = tables.read_results(tmp_path / "results", known)
     for table in (known["fusion-by-depth"], known["fusions-resnet8"]):
@@ -382,8 +382,8 @@ def test_a_continued_row_starts_from_the_run_that_it_continues(known, tmp_path, 
 
     scratch = run("first", first)
     once = run("second", second, scratch)
-    row, _ = tables.find_row(known, third)
-    assert f"--start-from runs/{second} " in tables.describe(row)
+    row, table = tables.find_row(known, third)
+    assert f"--start-from runs/{second} " in tables.describe(row, table)
     assert tables.starting_weights(ROOT, known, row, once) == once / "best.params"
     for wrong in (scratch, run("unstarted", second), tmp_path):
         with pytest.raises(UserError, match=f"must be a run of {second}, which {third} continues"):

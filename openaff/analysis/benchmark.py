@@ -24,6 +24,15 @@ from ..utils.framework import physical_cores
 from .pillow_autoaugment import PillowAutoAugment
 from .reference import literal
 
+CLASSES = 100  # that the networks have by default
+# What training is measured with: fusion, backbone, options, batch size
+NETWORKS = [
+    ("aff", "cifar_resnet8", {"width_multiplier": 1}, 128),
+    ("iaff", "cifar_resnet8", {"width_multiplier": 1}, 128),
+    ("aff", "cifar_resnet32", {}, 16),
+    ("iaff", "cifar_resnet32", {}, 16),
+]
+
 
 def take_turns(cases, turns):
     """Median rate of each case, in items a second.

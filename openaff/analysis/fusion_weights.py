@@ -1,6 +1,5 @@
 """What a fusion decides: its weights, as pictures."""
 
-import matplotlib
 import mxnet as mx
 
 from ..fusion import Fusion
@@ -74,13 +73,13 @@ def draw_fusion_weights(path, pictures, weights, titles):
     titles : list of str
         One an image.
     """
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
 
     rows, columns = len(pictures), 1 + len(weights)
-    figure, axes = pyplot.subplots(
-        rows, columns, figsize=(1.6 * columns, 1.8 * rows), squeeze=False, constrained_layout=True
-    )
+    figure = Figure(figsize=(1.6 * columns, 1.8 * rows), constrained_layout=True)
+    FigureCanvasAgg(figure)  # no backend is chosen: in a notebook others' figures still show
+    axes = figure.subplots(rows, columns, squeeze=False)
     for row in range(rows):
         axes[row, 0].imshow(pictures[row])
         axes[row, 0].set_title(titles[row], fontsize="small")
@@ -99,4 +98,3 @@ def draw_fusion_weights(path, pictures, weights, titles):
     bar.set_label("weight of the learned branch")
     with atomic(path) as temporary:
         figure.savefig(temporary, dpi=110)
-    pyplot.close(figure)

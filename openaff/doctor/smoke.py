@@ -3,12 +3,16 @@
 import json
 import sys
 
-import mxnet as mx
+from ..utils.framework import import_mxnet
 
-from .. import AFF
-from ..training import session  # noqa: F401  (all that training imports)
-from ..utils import cli
-from ..utils.devices import parse_devices
+import_mxnet()
+
+import mxnet as mx  # noqa: E402
+
+from .. import AFF  # noqa: E402
+from ..training import session  # noqa: E402,F401  (all that training imports)
+from ..utils import cli  # noqa: E402
+from ..utils.devices import parse_devices  # noqa: E402
 
 
 def main():

@@ -1,6 +1,10 @@
 """The networks, one published family a file."""
 
-from . import cifar_resnet, resnet, resnext  # noqa: F401  (register their families)
-from .factory import create_model, list_models
+from ..utils.framework import import_mxnet
+
+import_mxnet()
+
+from . import cifar_resnet, resnet, resnext  # noqa: E402,F401  (register their families)
+from .factory import create_model, list_models  # noqa: E402
 
 __all__ = ["create_model", "list_models"]

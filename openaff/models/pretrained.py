@@ -3,12 +3,10 @@
 import fnmatch
 import pathlib
 from dataclasses import dataclass
-from typing import Any, Dict, Optional, Tuple
+from typing import Any, Dict, Optional
 
 import mxnet as mx
 
-from ..data import cifar
-from ..data import image_folder as photos
 from ..utils.errors import UserError
 from ..utils.registry import Registry
 from . import create_model
@@ -145,7 +143,7 @@ def _count_outputs(arrays):
 class PublishedCheckpoint:
     """One of the authors' files of 2020-11, and what its figure means.
 
-    ``mean`` and ``std`` are per channel (red, green, blue), for pixel values scaled to [0, 1].
+    Its input is scaled as the record of its data set says, see :mod:`openaff.data`.
     """
 
     name: str  # data set, the authors' folder, figure
@@ -155,8 +153,6 @@ class PublishedCheckpoint:
     labels: Optional[str]  # fine or coarse
     classes: int  # outputs in use: the first ones
     outputs: int
-    mean: Tuple[float, float, float]
-    std: Tuple[float, float, float]
     metric: str
     score: float  # a fraction
     selection: str  # how the file was chosen
@@ -172,8 +168,6 @@ def _cifar100(folder, network, labels, score, epochs=640, earlier=""):
         labels=labels,
         classes={"fine": 100, "coarse": 20}[labels],
         outputs=100,
-        mean=cifar.MEAN,
-        std=cifar.STD,
         metric="top-1 accuracy",
         score=score,
         selection=f"best of {epochs} epochs, chosen on the test split{earlier}",
@@ -189,8 +183,6 @@ def _imagenet(folder, model, score):
         labels=None,
         classes=1000,
         outputs=1000,
-        mean=photos.MEAN,
-        std=photos.STD,
         metric="top-1 error",
         score=score,
         selection="best of 240 epochs, chosen on the validation split",

@@ -2,6 +2,7 @@
 
 import statistics
 
+from ..data import DATASETS
 from ..utils.errors import UserError
 from ..utils.files import write_text
 from . import plots as table_plots
@@ -19,7 +20,6 @@ ABOUT_REDUCED = (
     "rows of one seed, differences as small as the spread over seeds say nothing."
 )
 NETWORKS = ("cifar100-runs.2020-11.", "cifar10-runs.", "imagenet-runs.2020-11.")  # of the README
-DATA = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "imagenet": "ImageNet"}
 
 
 def render(table, results):
@@ -77,7 +77,7 @@ def reduced_section(table, results):
         seeds = ", ".join(str(run["seed"]) for run in runs)
         best, parameters = f"{mean(row, 'best_accuracy'):.2f}", runs[0]["trainable_parameters"]
         cells.append([fusion_name(row), ours(runs, table.metric), best, f"{parameters:,}", seeds])
-        commands += [describe_reduced(row, run["seed"]) for run in runs]
+        commands += [describe_reduced(row, table, run["seed"]) for run in runs]
     columns = ["fusion", "last epoch", "best epoch", "parameters", "seeds"]
     lines = ["## The reduced protocol", "", ABOUT_REDUCED, "", *_table(columns, cells), ""]
     lines += ["The best epoch was chosen on the test split.", "", "```", *commands, "```"]
@@ -122,7 +122,7 @@ def tables_page(tables, results, pictures):
     parts += filter(None, [reduced_section(tables[REDUCED_TABLE], results)])
     for table in tables.values():
         parts.append(render(table, results))
-        parts.append("```\n" + "\n".join(describe(row) for row in table.rows) + "\n```\n")
+        parts.append("```\n" + "\n".join(describe(row, table) for row in table.rows) + "\n```\n")
     return "\n".join(parts)
 
 
@@ -143,7 +143,10 @@ def _networks(tables, results):
                 continued = ", continued" if row.start_from else ""
                 labels = f", {row.labels}" if row.labels else ""
                 cells = [f"`{row.model}`{continued}", *costs(table, row)]
-                cells += [DATA[table.dataset] + labels, f"{row.published}% {table.metric}"]
+                cells += [
+                    DATASETS[table.dataset].title + labels,
+                    f"{row.published}% {table.metric}",
+                ]
                 rows.append([*cells, _ours(table, row, results)])
     return "\n".join(_table(columns, rows))
 

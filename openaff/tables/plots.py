@@ -2,7 +2,8 @@
 
 import statistics
 
-import matplotlib
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 
 from ..utils.files import atomic
 from .records import REDUCED_TABLE, costs, fusion_name
@@ -18,7 +19,6 @@ def draw_all(tables, results):
     results : dict
         See :func:`openaff.tables.records.read_results`.
     """
-    matplotlib.use("Agg")
     pictures = [
         (
             "tables_depth.png",
@@ -54,18 +54,17 @@ def draw_all(tables, results):
 
 
 def save_all(folder, pictures):
-    """Write what :func:`draw_all` returned below ``folder``, and close it; the files' paths."""
+    """Write what :func:`draw_all` returned below ``folder``; the files' paths."""
     for name, figure, _ in pictures:
         with atomic(folder / name) as temporary:
             figure.savefig(temporary, dpi=120)
-        matplotlib.pyplot.close(figure)
     return [folder / name for name, _, _ in pictures]
 
 
 def _axes(xlabel):
-    from matplotlib import pyplot
-
-    figure, axis = pyplot.subplots(figsize=(7, 4), constrained_layout=True)
+    figure = Figure(figsize=(7, 4), constrained_layout=True)
+    FigureCanvasAgg(figure)
+    axis = figure.subplots()
     axis.set_xlabel(xlabel)
     axis.set_ylabel("accuracy (%)")
     axis.grid(alpha=0.3)

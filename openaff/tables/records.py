@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ..analysis.complexity import summarize
-from ..data import cifar
+from ..data import DATASETS
 from ..models import create_model
 from ..training.config import load_config
 from ..utils.errors import UserError, one_line, suggest
@@ -25,8 +25,7 @@ METRICS = ("top-1 accuracy", "top-1 error")
 REDUCED_TABLE = "fusions-resnet8"
 REDUCED_RECIPE = "configs/cifar/aff_resnet8.yaml"  # the network is the row's, at m = 1
 WHEREABOUTS = ("root", "download", "workers")  # settings of data that change no result
-INPUT = {"cifar10": (3, 32, 32), "cifar100": (3, 32, 32), "imagenet": (3, 224, 224)}
-CLASSES = {"cifar10": 10, "cifar100": 100, "imagenet": 1000}
+WORDS = tuple(labels.words for labels in DATASETS["cifar100"].labels)
 OF_A_RUN = ("model", "options", "config", "devices", "start_from", "checkpoint")  # keys of a row
 _UNUSABLE = (
     OSError,
@@ -103,10 +102,10 @@ def load_tables(root):
 
 def _table(key, values):
     kind = OmegaConf.structured(Row)  # checks names and types
-    labels = (None, "not established", *cifar.LABELS.values())
+    labels = (None, "not established", *WORDS)
     rows = [OmegaConf.to_object(OmegaConf.merge(kind, row)) for row in values["rows"]]
     table = Table(key=key, **{**values, "rows": rows})
-    if table.metric not in METRICS or table.dataset not in CLASSES:
+    if table.metric not in METRICS or table.dataset not in DATASETS:
         raise ValueError(f"{table.metric} on {table.dataset} is not known")
     for row in rows:
         if not row.id.startswith(key + "."):
@@ -297,8 +296,9 @@ def _check_result(tables, result):
         raise ValueError(f"there is no protocol {result['protocol_name']!r}")
     if len(result["devices"]) * result["workers"] != row.devices:
         raise ValueError(f"it ran on {result['devices']}, of the row it is {row.devices} devices")
-    labels = row.labels if result["protocol_name"] == "paper" else cifar.LABELS["fine"]
-    if labels in cifar.LABELS.values() and result["labels"] != labels:
+    fine = DATASETS["cifar100"].granularity("fine").words
+    labels = row.labels if result["protocol_name"] == "paper" else fine
+    if labels in WORDS and result["labels"] != labels:
         raise ValueError(f"labels are {result['labels']!r}, of the row they are {labels!r}")
     for key, kind in (
         ("seed", int),
@@ -344,19 +344,22 @@ def costs(table, row):
 
 @functools.lru_cache(maxsize=None)  # the same networks stand in several tables
 def _costs(model, dataset, options):
-    net = create_model(model, num_classes=CLASSES[dataset], **json.loads(options))
-    cost = summarize(net, INPUT[dataset]).total
+    info = DATASETS[dataset]
+    net = create_model(model, num_classes=info.granularity().classes, **json.loads(options))
+    cost = summarize(net, info.image_shape).total
     return f"{cost.trainable_parameters / 1e6:.2f}M", f"{cost.multiply_adds / 1e9:.3f}G"
 
 
-def describe(row):
+def describe(row, table):
     """A row of the list: its id, and the command or why there is none."""
     if row.model is None:
         return f"{row.id}: {row.note or 'the network is not here'}"
     if row.config is None:
         return f"{row.id}: {row.note or 'the recipe is not known'}"
     start = f" --start-from runs/{row.start_from}" if row.start_from else ""
-    return f"{_command(row)} --out runs/{row.run}{start} --devices {gpus(row.devices)} {_data(row)}"
+    return (
+        f"{_command(row)} --out runs/{row.run}{start} --devices {gpus(row.devices)} {_data(table)}"
+    )
 
 
 def gpus(count):
@@ -364,17 +367,19 @@ def gpus(count):
     return "gpu:" + ",".join(map(str, range(count)))
 
 
-def describe_reduced(row, seed):
+def describe_reduced(row, table, seed):
     """The command of a row's run by the reduced protocol."""
     key = row.id.rpartition(".")[2]
     options = f"--protocol reduced --seed {seed} --out runs/reduced/{key}-{seed}"
     options += " --results runs/results"  # results/ has this one
-    return f"{_command(row)} {options} {_data(row)}"
+    return f"{_command(row)} {options} {_data(table)}"
 
 
 def _command(row):
     return f"python scripts/reproduce_tables.py --row {row.id} --run"
 
 
-def _data(row):
-    return "data.download=true" if "cifar" in row.config else "data.root=DIR"
+def _data(table):
+    return (
+        "data.download=true" if "download" in DATASETS[table.dataset].settings else "data.root=DIR"
+    )

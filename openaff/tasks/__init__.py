@@ -1,7 +1,11 @@
 """Tasks: what a network is trained for."""
 
-from . import classification  # noqa: F401  (registers its task)
-from .base import METRICS, TASKS, Meter, Metric, NonFiniteLoss, Task
+from ..utils.framework import import_mxnet
+
+import_mxnet()
+
+from . import classification  # noqa: E402,F401  (registers its task)
+from .base import METRICS, TASKS, Meter, Metric, NonFiniteLoss, Task  # noqa: E402
 
 __all__ = ["METRICS", "TASKS", "Meter", "Metric", "NonFiniteLoss", "Task", "load_task"]
 

@@ -7,7 +7,9 @@ import re
 import mxnet as mx
 
 from ..analysis.benchmark import (
+    CLASSES,
     FORMS,
+    NETWORKS,
     build_network,
     form_of,
     random_images,
@@ -17,15 +19,6 @@ from ..analysis.benchmark import (
 from ..tasks.classification import ClassificationMeter, CrossEntropy
 from .engine import Engine
 from .optimizers import OptimizerConfig
-
-CLASSES = 100  # that the networks have by default
-# (fusion, backbone, options, batch size)
-NETWORKS = [
-    ("aff", "cifar_resnet8", {"width_multiplier": 1}, 128),
-    ("iaff", "cifar_resnet8", {"width_multiplier": 1}, 128),
-    ("aff", "cifar_resnet32", {}, 16),
-    ("iaff", "cifar_resnet32", {}, 16),
-]
 
 
 def _training(form, key, backbone, options, batch_size, steps=2):

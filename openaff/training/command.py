@@ -4,9 +4,9 @@ from ..tasks import METRICS
 from ..utils.arguments import Parser
 from ..utils.devices import parse_devices
 from ..utils.errors import UserError
+from ..utils.interrupt import Stopped
 from .checkpoint import LAST, PREVIOUS
 from .config import load_config
-from .interrupt import Stopped
 from .session import resume, train
 
 

@@ -9,7 +9,7 @@ import time
 
 from ..utils.errors import UserError
 from ..utils.framework import ASKED_THREADS, physical_cores
-from .interrupt import STATUS
+from ..utils.interrupt import STATUS
 
 GRACE = 60  # seconds that workers have to end after a signal
 

@@ -18,12 +18,12 @@ from ..models import create_model
 from ..models.pretrained import load_parameters
 from ..tasks import NonFiniteLoss, load_task
 from ..utils.errors import UserError
+from ..utils.interrupt import Stopped, StopRequest
 from .checkpoint import LAST, load_checkpoint
 from .config import load_config, to_yaml
 from .distillation import Distillation, load_teacher
 from .distributed import Workers
 from .engine import Engine, initialize
-from .interrupt import Stopped, StopRequest
 from .run_folder import Run, refuse_existing
 from .schedule import Schedule
 

@@ -4,11 +4,15 @@ import os
 import sys
 import traceback
 
-import mxnet as mx
 import yaml
 
-from ..training.interrupt import STATUS, Stopped
 from .errors import UserError
+from .framework import import_mxnet
+from .interrupt import STATUS, Stopped
+
+import_mxnet()
+
+import mxnet as mx  # noqa: E402
 
 
 def run(main):

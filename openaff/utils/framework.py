@@ -42,8 +42,19 @@ def physical_cores():
 ASKED_THREADS = os.environ.get("OMP_NUM_THREADS")  # by the user
 
 
+def prepare():
+    """What must happen before mxnet is imported; imports nothing but the standard library."""
+    if "mxnet" in sys.modules or unsupported():
+        return
+    # By default MXNet starts one thread per two processors. Without hyper-threading that halves
+    # the speed.
+    if not ASKED_THREADS:
+        os.environ["OMP_NUM_THREADS"] = str(physical_cores())
+    cuda.preload()
+
+
 def import_mxnet():
-    """Import mxnet, prepared.
+    """Import mxnet, prepared by :func:`prepare`.
 
     Raises
     ------
@@ -55,12 +66,6 @@ def import_mxnet():
         reason = unsupported()
         if reason:
             raise FrameworkError(reason)
-        if "mxnet" not in sys.modules:
-            # Left alone, MXNet takes every second processor, hyper-threads or not: half of a
-            # machine without.
-            if not ASKED_THREADS:
-                os.environ["OMP_NUM_THREADS"] = str(physical_cores())
-            cuda.preload()
         import mxnet  # noqa: F401
     except Exception as error:
         sys.excepthook = functools.partial(_one_line, sys.excepthook)
@@ -74,20 +79,6 @@ def _one_line(hook, kind, error, traceback):
         print(f"error: {error}", file=sys.stderr)
     else:
         hook(kind, error, traceback)
-
-
-def doctor_asked():
-    """Whether this is ``python -m openaff.doctor``, which works where mxnet does not."""
-    # While Python looks for the module of -m, the packages above it are imported and argv is this.
-    if sys.argv[:1] != ["-m"]:
-        return False
-    try:
-        words = getattr(sys, "orig_argv", None)  # from Python 3.10 on
-        words = words or pathlib.Path("/proc/self/cmdline").read_text().split("\0")
-    except OSError:
-        return False
-    named = re.search(r"\0-[a-zA-Z]*?m\0?([\w.]+)", "\0".join(words))
-    return bool(named) and named.group(1) == "openaff.doctor"
 
 
 def unsupported():
