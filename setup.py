@@ -36,8 +36,6 @@ setup(
     install_requires=[
         # mxnet 1.9.1 uses names such as numpy.bool that numpy 1.24 removed.
         "numpy<1.24",
-        # The last release; works beside mxnet 1.9.1 without PyTorch.
-        "gluoncv==0.10.5.post0",
         "matplotlib",
         "omegaconf>=2.1",
         "pillow",
@@ -53,6 +51,9 @@ setup(
         # mxnet.onnx imports onnx.mapping, which onnx 1.17 removed; 1.16.2 and 1.19.2 are the
         # versions that its exports were checked with (1.19.2 has no wheel for Python 3.8 and 3.9).
         "onnx": ["onnx>=1.15,<1.17", "onnxruntime<1.20"],
+        # Teachers of gluoncv's in distillation. The last release; works beside mxnet 1.9.1 without
+        # PyTorch.
+        "gluoncv": ["gluoncv==0.10.5.post0"],
         # The embedded digits.
         "demo": ["scikit-learn"],
         "dev": ["pytest", "ruff"],

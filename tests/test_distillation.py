@@ -64,7 +64,7 @@ def test_a_student_learns_its_teachers_logits(tmp_path):
 
 
 def test_a_gluoncv_teacher(tmp_path):
-    from gluoncv import model_zoo
+    model_zoo = pytest.importorskip("gluoncv.model_zoo", reason="needs the extra [gluoncv]")
 
     network = model_zoo.get_model("cifar_resnet20_v1", classes=4)
     network.initialize()

@@ -133,6 +133,7 @@ def test_a_driver_that_fails_and_a_choice_of_gpus_are_told(monkeypatch, children
 
 
 def test_gluoncv_without_libgl_is_told(monkeypatch, children):
+    monkeypatch.setattr(checks.runtime, "installed_version", lambda name: "1")
     problem = "ImportError: libGL.so.1: cannot open shared object file: No such file or directory"
     children["import cv2"] = child.Outcome("", problem)
     found = findings_of(checks.check_devices("cpu", 1))

@@ -14,7 +14,12 @@ from .machine import memory_bytes, nvidia_gpus, shared_memory_bytes
 
 SMOKE = "from openaff.doctor import smoke; smoke.main()"
 GIB = 1 << 30
-USES = {"": "openaff", "onnx": "exporting", "demo": "the demo"}  # extra -> who needs its packages
+USES = {  # extra -> what needs its packages
+    "": "openaff",
+    "onnx": "exporting",
+    "demo": "the demo",
+    "gluoncv": "a teacher of gluoncv's",
+}
 
 
 def check_system():
@@ -88,7 +93,8 @@ def check_devices(devices, limit):
         isa = re.search(r"cpu,isa:(.*)", cpu.output)
         by = f" by oneDNN for {isa.group(1)}" if isa else ""
         yield Finding("cpu", OK, f"runs an AFF block{by}")
-        yield from _check_gluoncv(limit)
+        if runtime.installed_version("gluoncv"):
+            yield from _check_gluoncv(limit)
     gpus, reason = nvidia_gpus()
     if reason:
         yield Finding("GPUs", WARNING, reason)
