@@ -109,8 +109,8 @@ def test_to_yaml_reads_back_equal(write, tmp_path):
         (["schedule.name=step", "schedule.milestones={a: 1}"], "Cannot merge"),
         (["distillation.options.name=x"], "distillation.options.name cannot be set"),
         (["data.name=images", "data.crop_padding=4"], "data.crop_padding has an effect on digits"),
-        (["epochs"], "'epochs' is no override: write key=value"),
-        (["--epochs=3"], "'--epochs=3' is no override"),
+        (["epochs"], "'epochs' is not an override: write key=value"),
+        (["--epochs=3"], "'--epochs=3' is not an override"),
     ],
 )
 def test_errors_name_key_and_remedy(write, overrides, message):
