@@ -4,9 +4,10 @@ Every block takes its normalisation as ``norm``, a callable ``norm(in_channels=C
 fusion as a callable ``fusion(channels)``, which it calls once.
 """
 
+from mxnet import autograd, gluon
 from mxnet.gluon import nn
 
-from .attention import GlobalPool
+from .attention import GlobalPool, is_plain
 
 
 def conv3x3(channels, in_channels, stride=1, groups=1, dilation=1):
@@ -28,6 +29,46 @@ def conv1x1(channels, in_channels, stride=1):
     return nn.Conv2D(
         channels, kernel_size=1, strides=stride, use_bias=False, in_channels=in_channels
     )
+
+
+class _Reached(gluon.Parameter):
+    """A parameter that is not trained, but that the backward pass comes to."""
+
+    def _init_grad(self):
+        zeros = [value.zeros_like() for value in self.list_data()]
+        autograd.mark_variables(self.list_data(), zeros, "write")
+
+    def cast(self, dtype):
+        super().cast(dtype)
+        if self._data is not None:
+            self._init_grad()
+
+
+def input_norm(channels, norm_layer=nn.BatchNorm, norm_kwargs=None):
+    """A normalisation of the images, without scale and shift, that keeps its running statistics.
+
+    On a CPU MXNet updates running statistics in a batch norm's backward pass, which does not come
+    to a norm that has nothing to train: its statistics stay at mean 0 and variance 1.  Here the
+    pass comes to gamma, which is fixed at 1.  ``MakeLoss`` gives it a gradient of zeros without
+    asking for that of the images, so it costs next to nothing.
+
+    Parameters
+    ----------
+    channels : int
+        Channels of the images.
+    norm_layer, norm_kwargs
+        The normalisation layer and its keyword arguments.
+    """
+
+    class InputNorm(norm_layer):
+        def hybrid_forward(self, F, x, *args, **params):
+            out = super().hybrid_forward(F, x, *args, **params)
+            return out if is_plain() else F.MakeLoss(out, grad_scale=0)
+
+    InputNorm.__name__ = norm_layer.__name__  # Gluon's prefixes are made of it
+    norm = InputNorm(scale=False, center=False, in_channels=channels, **(norm_kwargs or {}))
+    norm.gamma.__class__ = _Reached
+    return norm
 
 
 def last_norm(norm, channels, last_gamma):

@@ -17,7 +17,7 @@ from .attention import ContextBlock, sigmoid
 from .utils.errors import UserError, positive_int
 from .utils.registry import Registry
 
-FUSIONS = Registry("fusion")
+FUSIONS = Registry("fusion", form="[a-z0-9]+")  # <key>_<backbone> must be told apart
 
 
 class Fusion(ContextBlock):

@@ -173,7 +173,7 @@ def test_norm_layer_and_kwargs_reach_every_norm(backbone):
     norms = []
     net.apply(lambda b: norms.append(b) if isinstance(b, nn.BatchNorm) else None)
     assert len(norms) > 10
-    assert all(type(norm) is Own and norm._kwargs["eps"] == 0.5 for norm in norms)
+    assert all(isinstance(norm, Own) and norm._kwargs["eps"] == 0.5 for norm in norms)
     assert net(input_value(shape)).shape == (2, 7)
 
 
@@ -328,3 +328,25 @@ def test_list_models():
     assert all(name.startswith("aff_cifar_") for name in names)
     assert list_models("nothing*") == []
     assert {name.split("_")[0] for name in list_models()} == set(FUSIONS)
+
+
+@pytest.mark.parametrize("hybrid", [False, True], ids=["imperative", "hybridised"])
+def test_the_norm_on_the_input_keeps_its_statistics_however_it_is_wrapped(hybrid):
+    net = initialized("add_cifar_resnet8", **TINY)
+    wrapper = nn.HybridSequential()
+    wrapper.add(net, nn.Dense(2))
+    wrapper[1].initialize()
+    if hybrid:
+        wrapper.hybridize()
+    images = 2 * input_value((8, 3, 16, 16)) + 3
+    for _ in range(60):
+        with mx.autograd.record():
+            loss = wrapper(images).sum()
+        loss.backward()
+    norm, pixels = net.features[0], images.asnumpy()
+    assert_close(norm.running_mean.data(), pixels.mean((0, 2, 3)), 1e-2)
+    assert_close(norm.running_var.data(), pixels.var((0, 2, 3)), 1e-2)
+    before = norm.running_mean.data().asnumpy()
+    wrapper(images + 1)  # inference
+    np.testing.assert_array_equal(norm.running_mean.data().asnumpy(), before)
+    assert norm.gamma.grad_req == "null" and (norm.gamma.data().asnumpy() == 1).all()

@@ -1,6 +1,7 @@
 import pytest
 
 from openaff import UserError
+from openaff.fusion import FUSIONS
 from openaff.utils.registry import Registry
 
 
@@ -30,3 +31,9 @@ def test_duplicate_name_is_an_error(colours):
     with pytest.raises(ValueError, match="colour 'Rouge' is already registered"):
         colours.register("blue", "Rouge")(3)
     assert "blue" not in colours
+
+
+def test_a_key_of_another_form_is_refused():
+    with pytest.raises(UserError, match="'my_avg' is no key of a fusion: it must match"):
+        FUSIONS.register("my_avg")
+    assert "my_avg" not in FUSIONS

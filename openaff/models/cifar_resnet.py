@@ -4,10 +4,9 @@ Identity Mappings in Deep Residual Networks (He et al., ECCV 2016), https://arxi
 with fusion: Attentional Feature Fusion (Dai et al., WACV 2021), section 4.
 """
 
-from mxnet import autograd
 from mxnet.gluon import nn
 
-from ..blocks import PreActBlock, add_deep_stem, conv3x3
+from ..blocks import PreActBlock, add_deep_stem, conv3x3, input_norm
 from ..utils.errors import UserError, positive_int
 from .factory import register_backbone
 from .stages import StagedNet, make_stage, norm_and_fusion
@@ -85,7 +84,7 @@ class CIFARResNet(StagedNet):
         )
         with self.name_scope():
             self.features = nn.HybridSequential(prefix="")
-            self.features.add(norm(scale=False, center=False, in_channels=3))
+            self.features.add(input_norm(3, norm_layer, norm_kwargs))
             if deep_stem:
                 add_deep_stem(self.features, widths[0], widths[0] // 2, norm)
             else:
@@ -114,25 +113,3 @@ class CIFARResNet(StagedNet):
                 nn.Flatten(),
             ]
             self._finish(len(widths), head, num_classes, in_channels, features_only)
-
-    def update_input_norm(self, images):
-        """Take a training batch into the running statistics of the norm on the input.
-
-        To be called in every training step, before ``autograd.record`` or after ``backward``:
-        MXNet updates running statistics in its backward pass (but those of ``nn.BatchNorm`` on a
-        GPU, where this does nothing), and that never comes to this norm, as it has no parameter to
-        train.  Without, they stay at 0 and 1, and inference sees other values than training.
-
-        Parameters
-        ----------
-        images : NDArray
-            float (N, 3, H, W), what the network is called with.
-        """
-        norm = self.features[0]
-        if images.context.device_type == "gpu" and type(norm) is nn.BatchNorm:
-            return
-        images = images.detach()
-        images.attach_grad()
-        with autograd.record():
-            normalised = norm(images)
-        normalised.backward()

@@ -122,7 +122,9 @@ def _check_options(name, builder, options):
             )
         if isinstance(known[option], bool) and not isinstance(value, bool):
             raise UserError(f"{option} must be true or false, not {value!r}")
-    norm_layer = options.get("norm_layer", known.get("norm_layer"))
+    if "norm_layer" not in known:
+        return
+    norm_layer = options.get("norm_layer", known["norm_layer"])
     norm_kwargs = options.get("norm_kwargs")
     if not callable(norm_layer):
         raise UserError(f"norm_layer must be a class of layers, not {norm_layer!r}")

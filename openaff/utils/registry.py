@@ -1,5 +1,7 @@
 """Tables of things by name: fusions, networks, data sets, tasks, optimisers."""
 
+import re
+
 from .errors import UserError, suggest
 
 
@@ -10,15 +12,20 @@ class Registry:
     ----------
     kind : str
         What the entries are, for error messages: "fusion", "data set".
+    form : str, optional
+        Regular expression that every key must match.
     """
 
-    def __init__(self, kind):
+    def __init__(self, kind, form=".+"):
         self.kind = kind
+        self._form = form
         self._entries = {}
         self._keys = []
 
     def register(self, key, *aliases):
         """Decorator that registers an object as ``key`` and ``aliases``; names must be new."""
+        if not re.fullmatch(self._form, key):
+            raise UserError(f"{key!r} is no key of a {self.kind}: it must match {self._form}")
 
         def add(entry):
             for name in (key,) + aliases:
