@@ -1,11 +1,11 @@
 #!/usr/bin/env python
-"""Train with several workers on this machine, to try out what a cluster does.
+"""Try out distributed training, with several workers on this machine.
 
     python scripts/launch_local.py -n 2 -- python scripts/train_cifar.py \\
         --config configs/digits/aff_resnet8.yaml --out runs/two kvstore=dist_sync
 
-starts MXNet's scheduler, its servers and the workers, and ends them all when one dies.  The exit
-status is the first failed worker's, or 0.  See docs/distributed.md for several machines.
+This starts MXNet's scheduler, its servers and the workers, and ends them all if one dies.  The exit
+status is that of the first failed worker, or 0.  See docs/distributed.md for several machines.
 """
 
 import argparse
@@ -29,7 +29,7 @@ def main():
     args = parser.parse_args()
     command = args.command[1:] if args.command[:1] == ["--"] else args.command
     if not command:
-        raise UserError("name the program to run after --, such as python scripts/train_cifar.py")
+        raise UserError("write the program to run after --, such as python scripts/train_cifar.py")
     workers, servers = positive_int("-n", args.n), positive_int("--servers", args.servers)
     sys.exit(launch(command, workers, servers))
 

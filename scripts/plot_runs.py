@@ -1,11 +1,11 @@
 #!/usr/bin/env python
-"""Loss and accuracy by epoch, of several runs in one picture.
+"""Draw loss and accuracy by epoch, of several runs in one picture.
 
     python scripts/plot_runs.py --out curves.png runs/aff8 runs/add8
     python scripts/plot_runs.py --out curves.png ours=runs/aff8 theirs=published.csv
 
-A source is a run folder, a result file of results/, or a CSV file with the columns epoch and any of
-train_loss, test_loss, train_accuracy and test_accuracy (shares of 1).
+A source is a run folder, a result file of results/, or a CSV file.  A CSV file has the column epoch
+and any of train_loss, test_loss, train_accuracy and test_accuracy (fractions between 0 and 1).
 """
 
 import pathlib
@@ -19,7 +19,7 @@ from openaff.utils.errors import UserError
 def main():
     parser = Parser(__doc__)
     parser.add_argument("sources", nargs="+", metavar="[NAME=]SOURCE", help="see above")
-    parser.add_argument("--out", required=True, metavar="FILE.png", help="the picture")
+    parser.add_argument("--out", required=True, metavar="FILE.png", help="picture to write")
     args = parser.parse_args()
     if pathlib.Path(args.out).suffix not in (".png", ".svg", ".pdf"):
         raise UserError(f"--out {args.out}: name a .png, .svg or .pdf file")

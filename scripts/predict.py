@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""What an exported network sees on photographs.
+"""Classify photographs with an exported network.
 
 python scripts/predict.py --export exports/aff8 photo.jpg another.png --top 3
 """
@@ -13,25 +13,29 @@ from openaff.utils.arguments import Parser
 
 def main():
     parser = Parser(__doc__)
-    parser.add_argument("--export", required=True, metavar="DIR", help="written by export.py")
+    parser.add_argument(
+        "--export", required=True, metavar="DIR", help="export folder, written by export.py"
+    )
     parser.add_argument("images", nargs="+", metavar="IMAGE", help="image files")
     parser.add_argument(
-        "--engine", choices=ENGINES, help="by default onnxruntime, or mxnet without an ONNX file"
+        "--engine", choices=ENGINES, help="default: onnxruntime, or mxnet if there is no ONNX file"
     )
-    parser.add_argument("--top", type=int, default=5, metavar="N", help="labels (%(default)s)")
+    parser.add_argument(
+        "--top", type=int, default=5, metavar="N", help="labels to print (%(default)s)"
+    )
     parser.add_argument("--json", action="store_true", help="print a JSON object instead")
     args = parser.parse_args()
     predictor = Predictor(args.export, args.engine)
     predictions = predictor(args.images, args.top)
     if args.json:
         rows = {
-            path: [{"label": label, "probability": share} for label, share in row]
+            path: [{"label": label, "probability": probability} for label, probability in row]
             for path, row in zip(args.images, predictions)
         }
         print(json.dumps({"engine": predictor.engine, "predictions": rows}, indent=2))
         return
     for path, row in zip(args.images, predictions):
-        print(path + ": " + ", ".join(f"{label} {share:.1%}" for label, share in row))
+        print(path + ": " + ", ".join(f"{label} {probability:.1%}" for label, probability in row))
 
 
 if __name__ == "__main__":

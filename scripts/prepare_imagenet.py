@@ -1,13 +1,13 @@
 #!/usr/bin/env python
-"""Pack ImageNet, or images of your own in class folders, into MXNet's record files.
+"""Pack ImageNet, or photographs of your own in image folders, into MXNet's record files.
 
     python scripts/prepare_imagenet.py --out DIR --train ILSVRC2012_img_train.tar \\
         --val ILSVRC2012_img_val.tar --devkit ILSVRC2012_devkit_t12.tar.gz
     python scripts/prepare_imagenet.py --out DIR --train photos/train --val photos/val
 
-writes train.rec, val.rec, their indices and manifest.json (classes, counts, checksums, and every
-image that could not be read).  Nothing is extracted.  After an interruption the same command goes
-on where it was.
+This writes train.rec, val.rec, their indices and manifest.json (classes, counts, checksums, and
+every image that could not be read).  Nothing is extracted.  If interrupted, repeat the command: it
+continues where it stopped.
 """
 
 import pathlib
@@ -23,20 +23,28 @@ from openaff.utils.framework import physical_cores
 
 def parse_args():
     parser = Parser(__doc__)
-    parser.add_argument("--out", required=True, metavar="DIR", help="folder of the record files")
-    parser.add_argument("--train", metavar="PATH", help="the official tar file, or class folders")
-    parser.add_argument("--val", metavar="PATH", help="the official tar file, or class folders")
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder for the record files")
+    parser.add_argument("--train", metavar="PATH", help="the official tar file, or an image folder")
+    parser.add_argument("--val", metavar="PATH", help="the official tar file, or an image folder")
     parser.add_argument("--devkit", metavar="FILE", help="labels of the official val tar file")
     parser.add_argument(
-        "--val-labels", metavar="FILE", help="or: a synset a line, in the order of the images"
+        "--val-labels",
+        metavar="FILE",
+        help="instead: one synset per line, in the order of the images",
     )
     parser.add_argument(
-        "--resize", type=int, metavar="N", help="make short sides N pixels, where they are longer"
+        "--resize", type=int, metavar="N", help="shrink images whose short side is longer than N"
     )
     parser.add_argument(
-        "--quality", type=int, default=95, metavar="Q", help="of new JPEGs, 1 to 100 (%(default)s)"
+        "--quality",
+        type=int,
+        default=95,
+        metavar="Q",
+        help="quality of new JPEGs, 1 to 100 (%(default)s)",
     )
-    parser.add_argument("--workers", type=int, metavar="N", help="processes (one a core, up to 16)")
+    parser.add_argument(
+        "--workers", type=int, metavar="N", help="processes (one per core, up to 16)"
+    )
     return parser.parse_args()
 
 
@@ -53,9 +61,7 @@ def check(args):
     if tar and len(labels) != 1:
         raise UserError("a tar file for --val needs its labels: --devkit or --val-labels")
     if labels and not tar:
-        raise UserError(
-            f"--{labels[0].replace('_', '-')} has an effect with a tar file for --val only"
-        )
+        raise UserError(f"--{labels[0].replace('_', '-')} has no effect unless --val is a tar file")
 
 
 def val_items(args, classes):
@@ -63,7 +69,7 @@ def val_items(args, classes):
         names, items = packing.folder_items(args.val)
         unknown = sorted(set(names) - set(classes or names))
         if unknown:
-            raise UserError(f"{args.val} has the class {unknown[0]!r}, but the training images not")
+            raise UserError(f"{args.val} has the class {unknown[0]!r}, but training does not")
         classes = classes or names
         numbers = [classes.index(name) for name in names]
         return classes, [packing.Item(**dict(vars(i), label=numbers[i.label])) for i in items]

@@ -94,5 +94,5 @@ def test_a_teacher_of_other_classes(tmp_path):
     path = tmp_path / "teacher.params"
     teacher.save_parameters(str(path))
     config = DistillationConfig("add_cifar_resnet8", str(path), {"width_multiplier": 1})
-    with pytest.raises(UserError, match="has 7 outputs in .* but the data set 4 classes"):
+    with pytest.raises(UserError, match="has 7 outputs in .* but the data set has 4 classes"):
         load_teacher(config, 4, SHAPE, [mx.cpu()])

@@ -76,7 +76,7 @@ def test_when_one_worker_dies_all_end_and_its_error_is_shown(launcher, tmp_path)
 def test_launcher_errors(monkeypatch):
     script = load_script("launch_local.py")
     for arguments, message in (
-        ([], "name the program to run after --"),
+        ([], "write the program to run after --"),
         (["-n", "0", "--", "true"], "-n must be a positive integer"),
         (["--", "./no-such-program"], "cannot start ./no-such-program"),
     ):

@@ -98,8 +98,11 @@ def test_gpus_are_tried_or_said_to_be_of_no_use(monkeypatch, children):
     gpus = gpu("8.9"), gpu("9.0", index=1), gpu(None, index=2)
     found = check_gpus(monkeypatch, *gpus, devices="gpu:0")
     assert found["GPU 0"].status == found["GPU 2"].status == found["--devices"].status == "ok"
-    assert "by code for 8.6" in found["GPU 0"].text and "not known" in found["GPU 2"].text
-    assert found["GPU 1"].status == "warning" and "hold no code for it" in found["GPU 1"].text
+    assert "by code for 8.6" in found["GPU 0"].text and "unknown" in found["GPU 2"].text
+    assert (
+        found["GPU 1"].status == "warning"
+        and "have code for 5.0 to 8.9 only" in found["GPU 1"].text
+    )
 
 
 def test_a_gpu_that_fails_is_an_error_only_where_it_is_asked_for(monkeypatch, children):
@@ -113,7 +116,7 @@ def test_a_gpu_that_fails_is_an_error_only_where_it_is_asked_for(monkeypatch, ch
 def test_the_cpu_build_beside_a_gpu_is_told(monkeypatch, children):
     children["cpu"] = child.Outcome('{"version": "1.9.0", "cuda": false}', None)
     found = check_gpus(monkeypatch, gpu("8.0"))
-    assert "for the CPU alone; openaff was made for 1.9.1" in found["mxnet"].text
+    assert "for the CPU only; openaff needs 1.9.1" in found["mxnet"].text
     assert "pip install -e .[cu117]" in found["GPU 0"].text
 
 
@@ -125,7 +128,7 @@ def test_a_missing_package_is_not_taken_for_a_broken_mxnet(children):
 
 
 def test_a_driver_that_fails_and_a_choice_of_gpus_are_told(monkeypatch, children):
-    monkeypatch.setattr(checks, "nvidia_gpus", lambda: ([], "nvidia-smi names none: mismatch"))
+    monkeypatch.setattr(checks, "nvidia_gpus", lambda: ([], "nvidia-smi lists none: mismatch"))
     assert findings_of(checks.check_devices("cpu", 1))["GPUs"].status == "warning"
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
     found = check_gpus(monkeypatch, gpu("8.0"))
@@ -209,7 +212,7 @@ def test_a_driver_that_knows_no_capabilities(nvidia_smi):
 
 def test_nvidia_smi_that_fails(nvidia_smi):
     nvidia_smi(b"echo 'Failed to initialize NVML: mismatch'; echo 'NVML version 535'; exit 18\n")
-    reason = "nvidia-smi names none: Failed to initialize NVML: mismatch"
+    reason = "nvidia-smi lists none: Failed to initialize NVML: mismatch"
     assert machine.nvidia_gpus() == ([], reason)
 
 
@@ -233,7 +236,7 @@ def home(tmp_path, monkeypatch):
 def test_data_sets_are_found_and_checked(home, monkeypatch):
     assert "none in" in findings_of(check_data(None))["data"].text
     wrong, rest = check_data("wrong")
-    assert wrong.status == "warning" and wrong.text == "--data wrong is no folder"
+    assert wrong.status == "warning" and wrong.text == "--data wrong is not a folder"
     folder = write_cifar100(home / "cifar100", monkeypatch)
     (found,) = check_data(str(home))  # once, though it is named twice
     assert found.status == "ok" and "40 + 40 images, sizes and labels" in found.text
@@ -266,10 +269,10 @@ def test_records_are_compared_with_their_manifest(home):
     assert "SHA-256 as in its manifest" in findings_of(check_data(str(folder)))["photos"].text
     write_records(folder, content=b"changed")
     found = findings_of(check_data(str(folder)))["photos"]
-    assert found.status == "warning" and "pack it anew" in found.text
+    assert found.status == "warning" and "pack it again" in found.text
     write_records(folder, content=b"short")
     assert findings_of(check_data(None))["photos"].status == "warning"
     (folder / "manifest.json").write_text('{"splits": {}}')
-    assert "a manifest of nothing" in findings_of(check_data(None))["photos"].text
+    assert "an empty manifest" in findings_of(check_data(None))["photos"].text
     (folder / "manifest.json").write_text("{")
     assert "cannot be read" in findings_of(check_data(None))["photos"].text

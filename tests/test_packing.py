@@ -276,7 +276,7 @@ def test_script_errors(monkeypatch, tmp_path):
         (["--train", folder, "--quality", 0], "--quality must be 1 to 100"),
         (["--train", folder, "--resize", 0], "--resize must be a positive integer"),
         (["--val", tmp_path / "file.tar"], "needs its labels: --devkit or --val-labels"),
-        (["--val", folder, "--devkit", "x"], "--devkit has an effect with a tar file"),
+        (["--val", folder, "--devkit", "x"], "--devkit has no effect unless --val is a tar file"),
         (["--train", tmp_path / "absent"], "cannot read"),
         (["--val", tmp_path / "file.tar", "--val-labels", "absent"], "cannot read absent"),
     ):

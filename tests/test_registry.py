@@ -28,7 +28,7 @@ def test_unknown_name_lists_near_and_known_ones(colours):
 
 
 def test_duplicate_name_is_an_error(colours):
-    with pytest.raises(ValueError, match="colour 'Rouge' is registered already"):
+    with pytest.raises(ValueError, match="colour 'Rouge' is already registered"):
         colours.register("blue", "Rouge")(3)
     assert "blue" not in colours
 

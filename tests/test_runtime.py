@@ -34,7 +34,12 @@ def missing(library):
         (missing("libfoo.so.1"), (), "1.23.5", "libfoo.so.1 is missing: on Debian"),
         (missing("libgomp.so.1"), ("mxnet",), "1.23.5", "apt install libgomp1"),
         (missing("libquadmath.so.0"), ("mxnet",), "1.23.5", "apt install libquadmath0"),
-        (missing("libcuda.so.1"), ("mxnet-cu117",), "1.23.5", "NVIDIA's driver: install that, or"),
+        (
+            missing("libcuda.so.1"),
+            ("mxnet-cu117",),
+            "1.23.5",
+            "NVIDIA's driver: install the driver, or",
+        ),
         (missing("libcudnn.so.8"), ("mxnet-cu117",), "1.23.5", "nvidia-cudnn-cu11 has it"),
         (missing("libcudnn.so.8"), ("mxnet", "mxnet-cu117"), "1.23.5", "overwrite each other's"),
     ],
@@ -48,7 +53,7 @@ def test_other_pythons_and_platforms_are_refused_first(monkeypatch):
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)
     with monkeypatch.context() as patch:
         patch.setattr(sys, "version_info", Version(3, 12, 0, "final", 0))
-        with pytest.raises(runtime.FrameworkError, match="Python 3.12: take Python 3.8 to 3.11"):
+        with pytest.raises(runtime.FrameworkError, match="Python 3.12: use Python 3.8 to 3.11"):
             runtime.import_mxnet()
     monkeypatch.setattr(sys, "platform", "darwin")
     monkeypatch.delattr(runtime.os, "sched_getaffinity")

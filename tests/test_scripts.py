@@ -49,5 +49,5 @@ def test_train_errors(script, root, tmp_path):
 
 def test_errors_of_the_command_line_are_one_line(script):
     result = script("summary.py")
-    fails_with(result, "arguments are required: MODEL; --help shows what there is")
+    fails_with(result, "arguments are required: MODEL; see --help")
     assert len(result.stderr.splitlines()) == 1

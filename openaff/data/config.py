@@ -63,6 +63,8 @@ class DataConfig(Section):
                 continue
             if key not in DATASETS[self.name].settings:
                 names = [name for name in DATASETS if key in DATASETS[name].settings]
-                raise UserError(f"{prefix}{key} has an effect on {', '.join(names)} only")
+                raise UserError(
+                    f"{prefix}{key} has no effect on {self.name}, only on {', '.join(names)}"
+                )
         if self.labels is not None:
             DATASETS[self.name].granularity(self.labels)

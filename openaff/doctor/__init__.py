@@ -1,1 +1,1 @@
-"""What this machine can do: ``python -m openaff.doctor``, which works where mxnet does not."""
+"""``python -m openaff.doctor``: what this machine can do; works even if mxnet does not."""

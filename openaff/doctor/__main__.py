@@ -1,9 +1,9 @@
-"""What this machine can do, and what to do about the rest.
+"""Find out what this machine can do, and how to fix each problem.
 
     python -m openaff.doctor
     python -m openaff.doctor --devices gpu:0,1 --data DIR --json
 
-Exits with status 0 only if training can run on the devices asked for, with 1 if it cannot.
+The exit status is 0 if training can run on the devices, otherwise 1.
 """
 
 import json
@@ -21,24 +21,24 @@ from .finding import ERROR
 def _seconds(text):
     value = float(text)
     if not 0 < value < float("inf"):
-        raise ValueError  # which argparse words
+        raise ValueError  # argparse words the message
     return value
 
 
 def parse_args():
     parser = Parser(__doc__, prog="python -m openaff.doctor")
     parser.add_argument(
-        "--devices", default="cpu", help="to train on: cpu, cpu:N or gpu:0,1 (%(default)s)"
+        "--devices", default="cpu", help="devices to train on: cpu, cpu:N or gpu:0,1 (%(default)s)"
     )
-    parser.add_argument("--data", metavar="DIR", help="look for data sets here, too")
+    parser.add_argument("--data", metavar="DIR", help="also look for data sets here")
     parser.add_argument(
         "--time-limit",
         type=_seconds,
         default=120,
         metavar="S",
-        help="seconds for each test in a process of its own (%(default)s)",
+        help="seconds for each test, which runs in its own process (%(default)s)",
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--json", action="store_true", help="print a JSON object instead")
     return parser.parse_args()
 
 

@@ -1,4 +1,4 @@
-"""The checks of Python, packages, devices and machine."""
+"""Check Python, packages, devices and the machine."""
 
 import importlib.metadata
 import json
@@ -30,7 +30,7 @@ def check_system():
 
 
 def check_requirements():
-    """Builds of mxnet, and versions of what openaff asks for."""
+    """The builds of mxnet, and the versions of the packages that openaff requires."""
     builds = cuda.mxnet_builds()
     if len(builds) > 1:
         yield Finding("mxnet", WARNING, runtime.two_builds(builds))
@@ -75,7 +75,7 @@ def _asked(requirement, extra):
 
 
 def check_devices(devices, limit):
-    """mxnet's import, one block on the CPU, on each GPU and on the devices asked for."""
+    """Import mxnet; run a block on the CPU, on each GPU and on the devices of ``--devices``."""
     cpu = run_python(SMOKE, "cpu", limit=limit, DNNL_VERBOSE="1")
     facts = {"cuda": False}
     if cpu.problem and cpu.problem.startswith("ModuleNotFoundError"):
@@ -85,9 +85,9 @@ def check_devices(devices, limit):
     else:
         facts = json.loads(cpu.output.strip().splitlines()[-1])
         builds = " and ".join(cuda.mxnet_builds()) or "mxnet"
-        kind = "CUDA and the CPU" if facts["cuda"] else "the CPU alone"
+        kind = "CUDA and the CPU" if facts["cuda"] else "the CPU only"
         right = facts["version"] == "1.9.1"
-        advice = "" if right else "; openaff was made for 1.9.1: pip install mxnet==1.9.1"
+        advice = "" if right else "; openaff needs 1.9.1: pip install mxnet==1.9.1"
         text = f"{builds} {facts['version']}, for {kind}{advice}"
         yield Finding("mxnet", OK if right else WARNING, text)
         isa = re.search(r"cpu,isa:(.*)", cpu.output)
@@ -99,7 +99,9 @@ def check_devices(devices, limit):
     if reason:
         yield Finding("GPUs", WARNING, reason)
     elif not gpus:
-        yield Finding("GPUs", OK, "none: there is no nvidia-smi, which comes with NVIDIA's driver")
+        yield Finding(
+            "GPUs", OK, "none: nvidia-smi, which comes with NVIDIA's driver, is not installed"
+        )
     for gpu in gpus:
         yield _check_gpu(gpu, facts["cuda"], limit)
     if "CUDA_VISIBLE_DEVICES" in os.environ:
@@ -113,7 +115,7 @@ def check_devices(devices, limit):
 
 
 def _check_gluoncv(limit):
-    """gluoncv, whose OpenCV wants libraries that servers do not have."""
+    """gluoncv: its OpenCV needs libraries that servers often lack."""
     problem = run_python("import openaff, gluoncv.model_zoo", limit=limit).problem
     if problem:
         yield Finding("gluoncv", WARNING, f"its networks cannot be teachers: {problem}")
@@ -123,26 +125,26 @@ def _check_gluoncv(limit):
         yield Finding(
             "gluoncv",
             WARNING,
-            f"its OpenCV cannot be imported ({problem}), which openaff does without; on Debian: "
+            f"its OpenCV cannot be imported ({problem}); openaff works without it; on Debian: "
             "apt install libgl1 libglib2.0-0",
         )
 
 
 def _check_gpu(gpu, cuda_build, limit):
     subject = f"GPU {gpu.index}"
-    facts = f"{gpu.name}, compute capability {gpu.capability or 'not known'}, driver {gpu.driver}"
+    facts = f"{gpu.name}, compute capability {gpu.capability or 'unknown'}, driver {gpu.driver}"
     if gpu.capability and gpu.code is None:
         return Finding(
             subject,
             WARNING,
-            f"{facts}: mxnet's wheels hold no code for it, only for 5.0 to 8.9: train on another "
-            "card or on the CPU, and run the exported ONNX file here",
+            f"{facts}: mxnet's wheels have code for 5.0 to 8.9 only: train on another card or on "
+            "the CPU, and run the exported ONNX file here",
         )
     if not cuda_build:
         return Finding(
             subject,
             WARNING,
-            f"{facts}: there is no mxnet for it here: pip uninstall -y mxnet, then pip install "
+            f"{facts}: this mxnet is for the CPU only: pip uninstall -y mxnet, then pip install "
             "-e .[cu117]",
         )
     alone = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": str(gpu.index)}
@@ -157,10 +159,10 @@ def check_machine():
     """Cores, memory and /dev/shm."""
     cores, processors = runtime.physical_cores(), len(runtime.usable_processors())
     threads = runtime.ASKED_THREADS or cores
-    yield Finding("cores", OK, f"{cores}, {processors} processors; MXNet takes {threads} threads")
+    yield Finding("cores", OK, f"{cores}, {processors} processors; MXNet threads: {threads}")
     yield Finding("memory", OK, f"{memory_bytes() / GIB:.1f} GiB")
     shared = shared_memory_bytes()
-    # Only NCCL, between several GPUs, needs it.
+    # Only NCCL needs it, between several GPUs.
     little = shared is None or shared < GIB
     yield Finding(
         "/dev/shm",

@@ -1,4 +1,4 @@
-"""Code in a process of its own: it may fail, end without a word, or hang."""
+"""Run code in its own process, because it may fail, die silently, or hang."""
 
 import os
 import signal
@@ -11,7 +11,7 @@ from typing import Optional
 @dataclass(frozen=True)
 class Outcome:
     output: str
-    problem: Optional[str]  # one line; None: it went well
+    problem: Optional[str]  # one line; None: no problem
 
 
 def run_python(code, *arguments, limit, **environment):

@@ -1,4 +1,4 @@
-"""Data sets under the usual roots, and whether they are whole."""
+"""Find data sets in the usual folders, and check that they are whole."""
 
 import json
 import os
@@ -8,17 +8,16 @@ from ..utils.errors import UserError
 from ..utils.files import sha256
 from .finding import OK, WARNING, Finding
 
-USUAL = ("~/.mxnet/datasets", "data")  # Gluon's, and a folder of the clone
+USUAL = ("~/.mxnet/datasets", "data")  # Gluon's folder, and one in the clone
 
 
 def check_data(asked):
-    """CIFAR-10, CIFAR-100 and packed photographs in the usual roots and in ``asked``.
+    """Look for CIFAR-10, CIFAR-100 and packed photographs in the usual folders and in ``asked``.
 
-    Photographs are compared with the SHA-256 sums of their manifest in ``asked`` only: ImageNet's
-    take minutes.
+    SHA-256 sums of photographs are checked in ``asked`` only, because ImageNet's take minutes.
     """
     if asked and not os.path.isdir(os.path.expanduser(asked)):
-        yield Finding("data", WARNING, f"--data {asked} is no folder")
+        yield Finding("data", WARNING, f"--data {asked} is not a folder")
         asked = None
     # by real path: the same folder may be named twice
     roots = {os.path.realpath(os.path.expanduser(root)): root for root in (*USUAL, asked) if root}
@@ -28,7 +27,7 @@ def check_data(asked):
             findings += _cifar(pathlib.Path(path))
             findings += _photos(pathlib.Path(path), hashed=name == asked)
         except ImportError as error:
-            findings.append(Finding("data", WARNING, f"CIFAR was not looked for: {error}"))
+            findings.append(Finding("data", WARNING, f"did not look for CIFAR: {error}"))
         except OSError as error:
             findings.append(Finding("data", WARNING, f"cannot read {error.filename or path}"))
     yield from dict.fromkeys(findings)
@@ -53,7 +52,7 @@ def _cifar(base):
                 yield Finding(name, WARNING, str(error))
                 continue
             official = place.name == layout.archive or layout.pickles
-            checked = "the official MD5" if official else "sizes and labels as they should be"
+            checked = "the official MD5" if official else "sizes and labels are right"
             images = f"{len(dataset.train):,} + {len(dataset.test):,} images"
             yield Finding(name, OK, f"{place}: {images}, {checked}")
 
@@ -67,17 +66,17 @@ def _photos(base, hashed):
             for split, facts in splits.items():
                 yield _check_records(folder / f"{split}.rec", facts, hashed)
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            yield Finding("photos", WARNING, f"{folder} cannot be read, pack it anew: {error}")
+            yield Finding("photos", WARNING, f"{folder} cannot be read ({error}): pack it again")
             continue
         if not splits:
-            yield Finding("photos", WARNING, f"{folder} has a manifest of nothing: pack it anew")
+            yield Finding("photos", WARNING, f"{folder} has an empty manifest: pack it again")
 
 
 def _check_records(path, facts, hashed):
     size = path.stat().st_size
     text = f"{path}: {facts['images']:,} images, {size:,} bytes"
     if size != facts["bytes"] or (hashed and sha256(path) != facts["sha256"]):
-        text += ", not those of its manifest: copy or pack it anew"
+        text += ", which does not match its manifest: copy or pack it again"
         return Finding("photos", WARNING, text)
     checked = "SHA-256" if hashed else "size (--data checks SHA-256)"
     return Finding("photos", OK, f"{text}, {checked} as in its manifest")

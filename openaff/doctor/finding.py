@@ -9,4 +9,4 @@ OK, WARNING, ERROR = "ok", "warning", "error"  # error: training cannot run
 class Finding:
     subject: str
     status: str  # OK, WARNING or ERROR
-    text: str  # what there is; otherwise what is wrong, and what to do
+    text: str  # what was found, or what is wrong and how to fix it

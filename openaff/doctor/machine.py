@@ -1,4 +1,4 @@
-"""What a machine has: cores, memory, NVIDIA GPUs.  Imports nothing but the standard library."""
+"""What a machine has: memory and NVIDIA GPUs.  Imports only the standard library."""
 
 import os
 import pathlib
@@ -8,22 +8,22 @@ import subprocess
 from dataclasses import dataclass
 from typing import Optional
 
-# What the wheels of mxnet 1.9.1 for CUDA 11 hold code for, without PTX for what came later.
+# mxnet 1.9.1's wheels for CUDA 11 have code for these, and no PTX for later ones.
 CODE = ((5, 0), (6, 0), (7, 0), (8, 0), (8, 6))
 
 
 @dataclass(frozen=True)
 class GPU:
-    index: int  # as nvidia-smi counts
+    index: int  # nvidia-smi's
     name: str
-    capability: Optional[str]  # such as "8.6"; None: not known
+    capability: Optional[str]  # such as "8.6"; None: unknown
     driver: str
 
     @property
     def code(self):
-        """The capability whose code it runs, such as "8.6"; None: there is none, or not known.
+        """The capability whose code it runs, such as "8.6"; None: there is none, or unknown.
 
-        Code runs on its own generation, from its own capability upwards.
+        Code runs on GPUs of the same major version with the same or a higher minor version.
         """
         if self.capability is None:
             return None
@@ -33,17 +33,17 @@ class GPU:
 
 
 def nvidia_gpus():
-    """The GPUs that the driver names.
+    """The GPUs that the driver lists.
 
     Returns
     -------
     list of GPU, and str or None
-        The GPUs, and why there are none; both nothing where there is no driver.
+        The GPUs, and the reason if there are none; without a driver ``([], None)``.
     """
     program = shutil.which("nvidia-smi")
     if program is None:
         return [], None
-    for field in ("compute_cap,", ""):  # older drivers do not know it
+    for field in ("compute_cap,", ""):  # older drivers do not know compute_cap
         query = [program, f"--query-gpu=index,name,{field}driver_version", "--format=csv,noheader"]
         try:
             done = subprocess.run(query, capture_output=True, errors="replace", timeout=20)
@@ -56,7 +56,7 @@ def nvidia_gpus():
         if any(found):
             return [_gpu(*match.groups()) for match in found if match], None
     lines = (done.stdout + done.stderr).strip().splitlines() or [f"status {done.returncode}"]
-    return [], f"nvidia-smi names none: {lines[0]}"
+    return [], f"nvidia-smi lists none: {lines[0]}"
 
 
 def _gpu(index, name, capability, driver):
@@ -65,7 +65,7 @@ def _gpu(index, name, capability, driver):
 
 
 def memory_bytes():
-    """Memory that this process may use: the machine's, or its container's where that is less."""
+    """Memory that this process may use: the machine's or, if less, its container's."""
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
         try:
@@ -76,7 +76,7 @@ def memory_bytes():
 
 
 def shared_memory_bytes():
-    """Size of /dev/shm, None without one."""
+    """Size of /dev/shm, or None if there is none."""
     try:
         return shutil.disk_usage("/dev/shm").total
     except OSError:

@@ -1,4 +1,4 @@
-"""Whether training's modules can be imported, and an AFF block on a device."""
+"""Check that training can be imported and that an AFF block runs on a device."""
 
 import json
 import sys
@@ -16,7 +16,7 @@ from ..utils.devices import parse_devices  # noqa: E402
 
 
 def main():
-    """Run on each device of ``sys.argv[1]``; then what mxnet is, as a line of JSON."""
+    """Run a block on each device of ``sys.argv[1]``, then print facts about mxnet as JSON."""
     cli.run(lambda: fuse(sys.argv[1]))
 
 

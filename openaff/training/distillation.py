@@ -1,4 +1,4 @@
-"""Knowledge distillation: learning from another network's outputs, too."""
+"""Knowledge distillation: learn from a teacher network's outputs as well."""
 
 import mxnet as mx
 from mxnet import autograd, gluon
@@ -12,7 +12,7 @@ GLUONCV = "gluoncv:"
 class Distillation(gluon.Block):
     """``(1 - weight) * loss + weight * T^2 * KL(teacher || student)``, (N,), float32.
 
-    Both distributions are softmaxes of logits divided by the temperature T: Distilling the
+    Both distributions are softmaxes of logits divided by the temperature T.  Distilling the
     Knowledge in a Neural Network (Hinton et al., 2015), section 2, https://arxiv.org/abs/1503.02531
 
     Parameters
@@ -28,7 +28,7 @@ class Distillation(gluon.Block):
     def __init__(self, loss, teacher, weight=0.5, temperature=4.0, **kwargs):
         super().__init__(**kwargs)
         self.loss = loss
-        self._teacher = [teacher]  # not a child: it is no part of what is trained
+        self._teacher = [teacher]  # in a list, so that it is not a child and is not trained
         self.weight = weight
         self.temperature = temperature
 
@@ -49,9 +49,9 @@ def load_teacher(config, classes, image_shape, devices):
     Parameters
     ----------
     config : DistillationConfig
-        A model id of openaff, or ``gluoncv:`` and one of gluoncv's.
+        Its ``teacher`` is a model id of openaff, or ``gluoncv:NAME``.
     classes : int
-        Outputs that it must have.
+        The number of outputs that it must have.
     image_shape : tuple of int
         (3, H, W) of the images.
     devices : list of mx.Context
@@ -60,7 +60,7 @@ def load_teacher(config, classes, image_shape, devices):
     Raises
     ------
     UserError
-        An unknown name, a file that does not fit the network, or other outputs.
+        The name is unknown, the file does not match the network, or the outputs do not match.
     """
     if config.teacher.startswith(GLUONCV):
         teacher = _gluoncv_model(config.teacher[len(GLUONCV) :], classes, config.options)
@@ -78,7 +78,7 @@ def load_teacher(config, classes, image_shape, devices):
     if outputs != classes:
         raise UserError(
             f"distillation.teacher {config.teacher} has {outputs} outputs in {config.params}, "
-            f"but the data set {classes} classes"
+            f"but the data set has {classes} classes"
         )
     return teacher
 

@@ -1,4 +1,4 @@
-"""The processes that train one network together, through MXNet's parameter server."""
+"""Distributed training: processes that train one network through MXNet's parameter server."""
 
 import os
 
@@ -7,24 +7,24 @@ import numpy as np
 
 from ..utils.errors import UserError
 
-# Gluon's trainer numbers its parameters from 0 in the same store.
+# Gluon's trainer uses the keys from 0 for its parameters, in the same store.
 _FIRST_KEY = 1_000_000
 
 
 class Workers:
-    """This process alone or, with a distributed key-value store, one of several.
+    """The workers of a training: one process or, with a distributed key-value store, several.
 
     Parameters
     ----------
     kind : str, optional
-        ``dist_sync`` sums gradients on CPUs, ``dist_device_sync`` first on each worker's GPUs.
+        ``dist_sync`` sums gradients on CPUs; ``dist_device_sync`` first on each worker's GPUs.
 
     Attributes
     ----------
     rank : int
-        This process's number, from 0; the first one writes the files.
+        The index of this process.  Only process 0 writes files.
     count : int
-        Processes.
+        The number of processes.
 
     Raises
     ------
@@ -40,7 +40,7 @@ class Workers:
             if "DMLC_ROLE" in os.environ:
                 raise UserError(
                     "this process was started as one of several workers: set kvstore=dist_sync, "
-                    "or each trains a network of its own"
+                    "otherwise each worker trains its own network"
                 )
             return
         needed = ("ROLE", "PS_ROOT_URI", "PS_ROOT_PORT", "NUM_WORKER", "NUM_SERVER")
@@ -54,9 +54,9 @@ class Workers:
         self.rank, self.count = self.kvstore.rank, self.kvstore.num_workers
 
     def sum(self, values):
-        """The sums over all workers of a float array (N,); all must call this.
+        """Sum a float array (N,) over all workers.
 
-        In float32 where there are several, and then the call waits for all.
+        All workers must call this, and it waits for them.  With several workers the sum is float32.
         """
         if self.kvstore is None:
             return values
@@ -70,5 +70,5 @@ class Workers:
         return array.asnumpy()
 
     def any(self, flag):
-        """Whether the flag is true in any worker."""
+        """Whether ``flag`` is true in any worker; all workers must call this."""
         return bool(self.sum(np.array([float(bool(flag))]))[0])

@@ -1,4 +1,4 @@
-"""Several workers on this machine: MXNet's scheduler, servers and workers as processes."""
+"""Distributed training on one machine: starts MXNet's scheduler, servers and workers."""
 
 import os
 import signal
@@ -11,26 +11,26 @@ from ..utils.errors import UserError
 from ..utils.framework import ASKED_THREADS, physical_cores
 from ..utils.interrupt import STATUS
 
-GRACE = 60  # seconds that workers have to end after a signal
+GRACE = 60  # seconds for workers to end after a signal
 
 
 def launch(command, workers, servers=1):
-    """Run ``command`` as so many workers that share gradients; returns the exit status.
+    """Run ``command`` in several workers that share gradients; returns the exit status.
 
-    Each worker's output appears as its own lines.  When one dies, the others are ended; SIGTERM
-    and SIGINT go on to the workers, which may stop in good order.
+    Each worker prints its own lines.  If one dies, the others are killed.  SIGTERM and SIGINT are
+    passed on to the workers, which can then stop cleanly.
 
     Parameters
     ----------
     command : list of str
         A program that trains with ``kvstore=dist_sync``, and its arguments.
     workers, servers : int
-        Processes that train, and that add up gradients.
+        Processes that train, and processes that add up gradients.
 
     Returns
     -------
     int
-        0 where all workers ended well, else the status of the first that did not.
+        0 if all workers succeeded, otherwise the status of the first one that failed.
 
     Raises
     ------
@@ -42,7 +42,7 @@ def launch(command, workers, servers=1):
         "DMLC_PS_ROOT_PORT": str(_free_port()),
         "DMLC_NUM_WORKER": str(workers),
         "DMLC_NUM_SERVER": str(servers),
-        # else the threads of many processes wait for each other on the same cores
+        # otherwise the threads of all processes compete for the same cores
         "OMP_NUM_THREADS": ASKED_THREADS or str(max(1, physical_cores() // workers)),
     }
     helper = [sys.executable, "-c", "import openaff, mxnet"]  # mxnet runs the role and ends
@@ -64,12 +64,12 @@ def launch(command, workers, servers=1):
 
 
 def _start(program, environment):
-    # A session of its own: Ctrl-C reaches this process alone, which passes it on to the workers.
+    # In its own session: Ctrl-C reaches only this process, which passes it on to the workers.
     return subprocess.Popen(program, env=environment, start_new_session=True)
 
 
 def _wait(processes):
-    """Until all workers have ended, or one has died; the exit status."""
+    """Wait until all workers have ended, or one has died; returns the exit status."""
     workers = [process for role, process in processes if role == "worker"]
     helpers = [process for role, process in processes if role != "worker"]
     deadline = []
@@ -90,7 +90,7 @@ def _wait(processes):
                 process.returncode for process in helpers if process.poll()
             ]
             if died and not deadline:
-                # the others wait for the dead one's gradients, or end on the same request
+                # the others wait for its gradients, or are stopping on the same request
                 deadline.append(time.monotonic() + (GRACE if STATUS in died else 2))
             if deadline and time.monotonic() > deadline[0]:
                 break
@@ -101,8 +101,8 @@ def _wait(processes):
     statuses = [process.poll() for process in workers]
     failed = [status for status in statuses if status]
     if any(status != 0 for status in statuses):
-        said = ", ".join("ended by force" if status is None else str(status) for status in statuses)
-        print(f"not all workers ended well; their exit statuses: {said}", file=sys.stderr)
+        said = ", ".join("killed" if status is None else str(status) for status in statuses)
+        print(f"not all workers succeeded; their exit statuses: {said}", file=sys.stderr)
         return abs(failed[0]) if failed else 1
     return 0
 

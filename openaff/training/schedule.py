@@ -1,4 +1,4 @@
-"""Learning rates as pure functions of the step."""
+"""Learning rate schedules: pure functions of the step."""
 
 import bisect
 import math
@@ -15,11 +15,11 @@ SCHEDULES = {"cosine": (), "step": ("milestones", "factor"), "polynomial": ("pow
 @dataclass
 class ScheduleConfig(Section):
     name: str = "cosine"  # cosine, step or polynomial
-    unit: str = "epochs"  # or steps: what warmup and milestones count
-    warmup: float = 0.0  # linear from 0
-    milestones: Optional[List[float]] = None  # step: after which lr is multiplied
-    factor: Optional[float] = None  # step: by this, 0.1 by default
-    power: Optional[float] = None  # polynomial: its power, 2 by default
+    unit: str = "epochs"  # or steps: the unit of warmup and milestones
+    warmup: float = 0.0  # length; linear from 0
+    milestones: Optional[List[float]] = None  # step: here lr is multiplied
+    factor: Optional[float] = None  # step: by this, default 0.1
+    power: Optional[float] = None  # polynomial: default 2
 
     def check(self, prefix="schedule."):
         super().check(prefix)
@@ -48,7 +48,7 @@ class ScheduleConfig(Section):
             )
 
     def check_length(self, length, prefix="schedule."):
-        """Refuse a warm-up or milestone at or after the run's end, ``length`` in their unit."""
+        """Reject a warm-up or milestone at or after the run's end; ``length`` is in their unit."""
         for key, last in (("warmup", self.warmup), ("milestones", (self.milestones or [0])[-1])):
             if last >= length:
                 raise UserError(
@@ -79,7 +79,7 @@ def polynomial(step, total, peak, power):
 
 
 class Schedule:
-    """``schedule(step)``: the learning rate of step 0, 1, ... of a whole run.
+    """``schedule(step)`` is the learning rate of step 0, 1, ... of a run.
 
     Parameters
     ----------
@@ -88,14 +88,14 @@ class Schedule:
     peak : float
         The learning rate after the warm-up.
     epochs : int
-        Epochs of the run.
+        Number of epochs.
     steps_per_epoch : int
-        Steps an epoch.
+        Steps per epoch.
 
     Raises
     ------
     UserError
-        A warm-up or milestone, counted in steps, at or after the run's end.
+        A warm-up or milestone in steps lies at or after the run's end.
     """
 
     def __init__(self, config, peak, epochs, steps_per_epoch):
@@ -103,7 +103,7 @@ class Schedule:
         self.total = epochs * steps_per_epoch
         if config.unit == "steps":
             config.check_length(self.total)
-        steps = steps_per_epoch if config.unit == "epochs" else 1  # a unit's
+        steps = steps_per_epoch if config.unit == "epochs" else 1  # per unit
         self.warmup = round(config.warmup * steps)
         self.name = config.name
         self.factor = 0.1 if config.factor is None else config.factor

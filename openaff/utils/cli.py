@@ -1,4 +1,4 @@
-"""What all scripts share: errors as one line, exit statuses."""
+"""What all scripts share: one-line errors and exit statuses."""
 
 import os
 import sys
@@ -16,14 +16,14 @@ import mxnet as mx  # noqa: E402
 
 
 def run(main):
-    """Call ``main()`` and exit: 2 with one line for bad input, 75 or 130 for a stop on request."""
+    """Call ``main()``; exit with 2 and one line on bad input, with 75 or 130 if asked to stop."""
     try:
         main()
     except UserError as error:
         _exit(f"error: {error}", 2)
     except OSError as error:  # a full disk, a folder that cannot be written
         _exit(f"error: {error.strerror or error}: {error.filename or ''}".rstrip(": "), 2)
-    except (mx.base.MXNetError, MemoryError) as error:  # such as a network larger than the memory
+    except (mx.base.MXNetError, MemoryError) as error:  # such as out of memory
         lines = str(error).strip().splitlines() or ["out of memory"]
         _exit(f"error: {lines[-1]}", 2)
     except Stopped as stopped:
@@ -39,23 +39,23 @@ def run(main):
 def _exit(message, status):
     print(message, file=sys.stderr, flush=True)
     if "DMLC_ROLE" in os.environ and status != STATUS:
-        # One of several workers would wait at its end for the others, who wait for its gradients.
+        # A worker that exits normally waits for the others, which wait for its gradients.
         sys.stdout.flush()
         os._exit(status)
     sys.exit(status)
 
 
 def parse_options(texts):
-    """A network's options from ``key=value`` texts, the values in YAML."""
+    """A network's options from ``key=value`` strings, with values in YAML."""
     options = {}
     for text in texts:
         key, equals, value = text.partition("=")
         if not (key and equals):
             raise UserError(f"--option {text!r}: write key=value, such as width_multiplier=1")
         if key == "name":
-            raise UserError(f"--option {text!r}: the network is named already")
+            raise UserError(f"--option {text!r}: the network already has a name")
         try:
             options[key] = yaml.safe_load(value)
-        except (yaml.YAMLError, ValueError):  # ValueError: of a date such as 2020-13-45
+        except (yaml.YAMLError, ValueError):  # ValueError: from a date such as 2020-13-45
             raise UserError(f"--option {text!r}: the value is not YAML") from None
     return options

@@ -19,13 +19,13 @@ from .errors import UserError, one_line, suggest
 class Section:
     """A dataclass of settings, some of them sections themselves.
 
-    Subclasses extend :meth:`check`; a setting's rule stands in its own section.
+    Subclasses extend :meth:`check`.  A section has the rules for its own settings.
     """
 
     def check(self, prefix=""):
-        """Refuse settings that are infinite, no number, or wrong in a section.
+        """Reject numbers that are infinite or NaN, and whatever a section below rejects.
 
-        ``prefix``: what messages put before a setting's name, such as ``"optimizer."``.
+        ``prefix`` stands before the names of settings in messages, such as ``"optimizer."``.
         """
         for key, value in vars(self).items():
             if isinstance(value, Section):
@@ -44,19 +44,19 @@ class Section:
 
 
 def require(prefix, *rules):
-    """Refuse the first of the rules (setting, whether it holds, in words) that does not hold."""
+    """Reject the first rule that does not hold; a rule is (setting, whether it holds, words)."""
     for key, holds, rule in rules:
         if not holds:
             raise UserError(f"{prefix}{key} {rule}")
 
 
 def read_yaml(path):
-    """The mapping that a YAML file holds.
+    """Read a YAML file that holds a mapping.
 
     Raises
     ------
     UserError
-        A file that is missing, no YAML, or no mapping.
+        The file is missing, not YAML, or not a mapping.
     """
     path = pathlib.Path(path)
     try:
@@ -77,7 +77,7 @@ def read_yaml(path):
 
 
 def build(schema, values, overrides=(), where="config"):
-    """An unchecked ``schema``, a :class:`Section` class, filled from a mapping and overrides.
+    """Fill a ``schema``, a :class:`Section` class, from a mapping and overrides, without checks.
 
     Parameters
     ----------
@@ -86,19 +86,19 @@ def build(schema, values, overrides=(), where="config"):
     values : dict
         Settings by name, sections as dicts.
     overrides : sequence of str
-        ``section.key=value``, the value in YAML.
+        ``section.key=value``, with the value in YAML.
     where : str
-        What messages begin with, such as the file's name.
+        The beginning of messages, such as the file's name.
 
     Raises
     ------
     UserError
-        An unknown key (with the nearest known one), a value of another type, or a missing one.
+        A key is unknown (the message names the nearest one), or a value is missing or mistyped.
     """
     for override in overrides:
         if "=" not in override or override.startswith("-"):
             raise UserError(
-                f"{override!r} is no override: write key=value, such as optimizer.lr=0.1"
+                f"{override!r} is not an override: write key=value, such as optimizer.lr=0.1"
             )
     try:
         given = OmegaConf.merge(OmegaConf.create(values), OmegaConf.from_dotlist(list(overrides)))
@@ -119,7 +119,7 @@ def build(schema, values, overrides=(), where="config"):
     except (
         OmegaConfBaseException,
         yaml.YAMLError,
-        TypeError,  # such as a list where a section stands
+        TypeError,  # such as a list instead of a section
         ValueError,
         RecursionError,
     ) as error:
@@ -129,7 +129,7 @@ def build(schema, values, overrides=(), where="config"):
 
 
 def check_types(config, where="config"):
-    """Refuse values of another type than their setting's, in a config built in Python."""
+    """Reject values of the wrong type in a config built in Python."""
     try:
         OmegaConf.structured(config)
     except (ConfigTypeError, OmegaConfBaseException, TypeError, ValueError) as error:

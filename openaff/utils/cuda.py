@@ -1,7 +1,7 @@
-"""The libraries of CUDA 11 that mxnet's GPU builds are linked to, from NVIDIA's wheels.
+"""The CUDA 11 libraries that mxnet's GPU builds are linked to, from NVIDIA's wheels.
 
-The wheels put them where the dynamic linker does not look.  A library that a process has loaded is
-found by its name whatever its folder, so :func:`preload` loads them before mxnet is imported.
+The dynamic linker does not search the wheels' folders.  But it finds a library that the process has
+already loaded, by its name alone.  So :func:`preload` loads them all before mxnet is imported.
 """
 
 import ctypes
@@ -9,7 +9,7 @@ import importlib.metadata
 import importlib.util
 import pathlib
 
-# In an order in which each finds those before it: library -> the wheel that has it.
+# Library -> the wheel that has it; each needs only those above it.
 LIBRARIES = {
     "libcudart.so.11.0": "nvidia-cuda-runtime-cu11",
     "libnvToolsExt.so.1": "nvidia-nvtx-cu11",
@@ -29,7 +29,7 @@ DRIVER = "libcuda.so.1"  # comes with NVIDIA's driver, never with a wheel
 
 
 def mxnet_builds():
-    """The installed builds of mxnet, name -> version; all of them install one module."""
+    """The installed builds of mxnet, name -> version; they all install the same module."""
     found = {}
     for name in BUILDS:
         try:
@@ -40,11 +40,11 @@ def mxnet_builds():
 
 
 def preload():
-    """Load what a GPU build of mxnet needs; does nothing for another build.
+    """Load what a GPU build of mxnet needs; for other builds, do nothing.
 
-    A CUDA 11 that the dynamic linker finds (``LD_LIBRARY_PATH``, ``ldconfig``) comes first and is
-    completed from the wheels; without one nothing of the system is taken, as its cuDNN may be of
-    another CUDA.  What cannot be loaded is left for mxnet to miss.
+    If the dynamic linker finds a CUDA 11 (``LD_LIBRARY_PATH``, ``ldconfig``), that comes first, and
+    the wheels complete it.  Otherwise nothing of the system is used, because its cuDNN may belong
+    to another CUDA.  If a library cannot be loaded, mxnet reports it later.
     """
     if not any(name.startswith("mxnet-cu11") for name in mxnet_builds()):
         return

@@ -21,7 +21,7 @@ def parse_devices(text):
     Raises
     ------
     UserError
-        Another form, or a GPU that is absent or cannot be used: never a silent CPU run.
+        The text has another form, or a GPU is absent or unusable.  There is no silent CPU run.
     """
     match = re.fullmatch(r"cpu(?::(\d+))?", text)
     if match:
@@ -45,7 +45,7 @@ def parse_devices(text):
 def _usable_gpu(index):
     if not mx.runtime.Features().is_enabled("CUDA"):
         raise UserError(
-            f"gpu:{index} is asked for, but this mxnet is built for the CPU alone: pip uninstall "
+            f"gpu:{index} cannot be used, because this mxnet is for the CPU only: pip uninstall "
             "mxnet, then pip install -e .[cu117]; or use --devices cpu"
         )
     try:
@@ -54,7 +54,7 @@ def _usable_gpu(index):
         count = 0
     if index >= count:
         raise UserError(
-            "gpu:{} is asked for, but mxnet finds {} GPU{}: see nvidia-smi, or use --devices "
+            "gpu:{} cannot be used, because mxnet finds {} GPU{}: see nvidia-smi, or use --devices "
             "cpu".format(index, count or "no", "" if count == 1 else "s")
         )
     context = mx.gpu(index)
@@ -62,7 +62,7 @@ def _usable_gpu(index):
         (mx.nd.ones((1,), ctx=context) + 1).asnumpy()
     except mx.base.MXNetError as error:
         raise UserError(
-            f"gpu:{index} cannot run mxnet's kernels (its wheels hold code for compute capability "
+            f"gpu:{index} cannot run mxnet's kernels (its wheels have code for compute capability "
             f"5.0 to 8.9): {str(error).strip().splitlines()[-1]}"
         ) from None
     return context

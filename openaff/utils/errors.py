@@ -1,18 +1,18 @@
-"""The one error type for input that its user can mend."""
+"""The one error type for input that the user can correct."""
 
 import difflib
 import numbers
 
 
 class UserError(ValueError):
-    """Input that cannot be used: the message says in one line what, where, and what to do.
+    """Unusable input.  The message says in one line what is wrong, where, and how to fix it.
 
-    Scripts print the message alone and exit with status 2 (see :mod:`openaff.utils.cli`).
+    Scripts print only the message and exit with status 2 (see :mod:`openaff.utils.cli`).
     """
 
 
 def one_line(error):
-    """What an error says, in one line; its type where it says nothing."""
+    """An error's message in one line, or its type if the message is empty."""
     return " ".join(str(error).split()) or type(error).__name__
 
 
@@ -23,7 +23,7 @@ def suggest(name, known, count=3):
 
 
 def positive_int(name, value):
-    """``value``, or a :class:`UserError` naming ``name`` where it is no positive integer."""
+    """Return ``value`` if it is a positive integer, otherwise raise a :class:`UserError`."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
         raise UserError(f"{name} must be a positive integer, not {value!r}")
     return int(value)

@@ -1,4 +1,4 @@
-"""Files that are either whole or not there."""
+"""Write files atomically, so that no file is ever half written."""
 
 import contextlib
 import hashlib
@@ -10,7 +10,7 @@ import tempfile
 
 @contextlib.contextmanager
 def atomic(path):
-    """A temporary path beside ``path``, synced and renamed to it when the block ends well."""
+    """Yield a temporary path beside ``path``, synced and renamed to it if the block succeeds."""
     path = pathlib.Path(path)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.stem + ".", suffix=path.suffix)
     os.close(handle)
@@ -19,7 +19,7 @@ def atomic(path):
         yield temporary
         with open(temporary, "rb") as written:
             os.fsync(written.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())  # mkstemp's 0600 is for secrets
+        os.chmod(temporary, 0o666 & ~_umask())  # instead of mkstemp's 0600
         os.replace(temporary, path)
     finally:
         if temporary.exists():

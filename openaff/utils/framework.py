@@ -1,4 +1,4 @@
-"""What must happen before mxnet is imported, and why it could not be."""
+"""What must happen before mxnet is imported, and why an import failed."""
 
 import functools
 import importlib.metadata
@@ -12,7 +12,7 @@ from . import cuda
 
 
 class FrameworkError(ImportError):
-    """mxnet cannot be imported: the message says in one line why, and what to do."""
+    """mxnet cannot be imported.  The message says in one line why, and how to fix it."""
 
 
 def usable_processors():
@@ -24,7 +24,7 @@ def usable_processors():
 
 
 def physical_cores():
-    """Cores that this process may use, hyper-threads counted once, within a container's quota."""
+    """Physical cores that this process may use, at most its container's quota."""
     cores = set()
     for cpu in usable_processors():
         topology = pathlib.Path(f"/sys/devices/system/cpu/cpu{cpu}/topology")
@@ -39,11 +39,11 @@ def physical_cores():
     return max(1, min(len(cores), quota // period))
 
 
-ASKED_THREADS = os.environ.get("OMP_NUM_THREADS")  # by the user
+ASKED_THREADS = os.environ.get("OMP_NUM_THREADS")  # set by the user
 
 
 def prepare():
-    """What must happen before mxnet is imported; imports nothing but the standard library."""
+    """Prepare for the import of mxnet; imports only the standard library."""
     if "mxnet" in sys.modules or unsupported():
         return
     # By default MXNet starts one thread per two processors. Without hyper-threading that halves
@@ -59,8 +59,8 @@ def import_mxnet():
     Raises
     ------
     FrameworkError
-        There is none for this machine, it is not installed, or cannot be imported.  Uncaught, it is
-        printed without a traceback.
+        mxnet does not exist for this machine, is not installed, or cannot be imported.  If nobody
+        catches the error, it is printed without a traceback.
     """
     try:
         reason = unsupported()
@@ -82,7 +82,7 @@ def _one_line(hook, kind, error, traceback):
 
 
 def unsupported():
-    """Why there is no mxnet for this platform or Python, and what to do; or None."""
+    """Why there is no mxnet for this platform or Python, and what to do; None if there is."""
     if (sys.platform, platform.machine()) != ("linux", "x86_64"):
         return (
             f"MXNet 1.9.1 runs on Linux x86-64, not on {platform.system()} {platform.machine()}: "
@@ -90,14 +90,14 @@ def unsupported():
         )
     if sys.version_info >= (3, 12):
         return (
-            "MXNet 1.9.1 needs numpy 1.23, which has no wheels for Python {}.{}: take Python 3.8 "
+            "MXNet 1.9.1 needs numpy 1.23, which has no wheels for Python {}.{}: use Python 3.8 "
             "to 3.11, as in PYTHON=python3.11 make demo".format(*sys.version_info)
         )
     return None
 
 
 def explain(error):
-    """Why ``import mxnet`` failed with ``error``, and what to do, in one line."""
+    """Explain in one line why ``import mxnet`` failed with ``error``, and what to do."""
     builds = cuda.mxnet_builds()
     if not builds and isinstance(error, ModuleNotFoundError) and error.name == "mxnet":
         return (
@@ -118,7 +118,7 @@ def explain(error):
             "pip install 'numpy<1.24'"
         )
     if isinstance(error, ModuleNotFoundError) and error.name == "mxnet":
-        # Another build was uninstalled, and took the files that both had put there.
+        # Another build was uninstalled, and with it the files that both had installed.
         return f"{build}'s files are gone: pip install --force-reinstall --no-deps {build}==1.9.1"
     if isinstance(error, ModuleNotFoundError):
         return f"{build} needs {error.name}, which is missing: pip install -e .[{extra}]"
@@ -127,7 +127,7 @@ def explain(error):
 
 
 def two_builds(builds):
-    """What several builds of mxnet in one environment come to, and what to do."""
+    """What is wrong with several builds of mxnet in one environment, and what to do."""
     names = " ".join(builds)
     return (
         f"{' and '.join(builds)} overwrite each other's files: pip uninstall -y {names}, then "
@@ -138,8 +138,8 @@ def two_builds(builds):
 def _missing(library, build, extra):
     if library == cuda.DRIVER:
         return (
-            f"{library} is not on this machine; it is a part of NVIDIA's driver: install that, or "
-            f"take the CPU build: pip uninstall -y {build}, then pip install -e .[cpu]"
+            f"{library} is missing; it is part of NVIDIA's driver: install the driver, or the CPU "
+            f"build: pip uninstall -y {build}, then pip install -e .[cpu]"
         )
     if library in cuda.LIBRARIES:
         wheel = cuda.LIBRARIES[library]

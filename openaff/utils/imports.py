@@ -1,4 +1,4 @@
-"""Modules of the user's own: what they register is found by name."""
+"""Import the user's modules, so that what they register can be found by name."""
 
 import importlib
 import os
@@ -8,24 +8,24 @@ from .errors import UserError, one_line
 
 
 def import_modules(names):
-    """Import modules by name, from the working directory too; they register what they define.
+    """Import modules by name, also from the working directory; they register what they define.
 
     Raises
     ------
     UserError
-        A module that is not found, or cannot be imported.
+        A module is not found, or cannot be imported.
     """
     for name in names:
         _import(name, "imports")
 
 
 def import_object(text, setting):
-    """The object that ``"module:name"`` names; ``setting`` is what messages call it.
+    """The object ``"module:name"``; ``setting`` is its name in messages.
 
     Raises
     ------
     UserError
-        No such module or object.
+        There is no such module or object.
     """
     module, _, name = text.partition(":")
     found = _import(module, setting)
@@ -44,13 +44,13 @@ def _import(name, setting):
     except ModuleNotFoundError as error:
         if error.name and name.split(".")[0] == error.name.split(".")[0]:
             raise UserError(
-                f"{setting}: there is no module {name!r}: name a file NAME.py of the working "
-                "directory or of PYTHONPATH, without .py"
+                f"{setting}: there is no module {name!r}: name a file of the working directory or "
+                "of PYTHONPATH, without .py"
             ) from None
         raise UserError(f"{setting}: {name} cannot be imported: {one_line(error)}") from None
     except UserError:
         raise
-    except Exception as error:  # whatever the user's code does
+    except Exception as error:  # the user's code may raise anything
         reason = f"{type(error).__name__}: {one_line(error)}"
         raise UserError(f"{setting}: {name} cannot be imported: {reason}") from None
     finally:

@@ -1,16 +1,16 @@
-"""Stopping between two steps when the scheduler, or a person, asks for it."""
+"""Stop between two steps when a scheduler or a user asks for it."""
 
 import signal
 
-STATUS = 75  # a script's exit status when it stopped on request: EX_TEMPFAIL, try again
+STATUS = 75  # exit status of a script that stopped on request: EX_TEMPFAIL, try again
 
 
 class Stopped(Exception):
-    """Training ended early, on request, with a checkpoint."""
+    """Training stopped early on request, with a checkpoint."""
 
 
 class StopRequest:
-    """While it lasts, SIGTERM and SIGINT set ``self.signal``; a second one acts as usual."""
+    """A context in which SIGTERM and SIGINT set ``self.signal``; a second signal acts as usual."""
 
     def __init__(self):
         self.signal = None

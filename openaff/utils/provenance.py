@@ -1,4 +1,4 @@
-"""Where a result comes from: versions, machine, commit, command, date."""
+"""How a result came about: versions, machine, commit, command, date."""
 
 import os
 import pathlib
@@ -13,7 +13,7 @@ import numpy as np
 
 
 def environment():
-    """Versions and machine, for a reader who wants to repeat a run."""
+    """Versions and machine, for readers who want to repeat a run."""
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -27,7 +27,7 @@ def environment():
 
 
 def provenance():
-    """The part of a result file that is the same for every kind of run."""
+    """The facts that every result file states, whatever the run."""
     from .. import __version__
 
     return {
@@ -53,12 +53,12 @@ def _processor():
 
 
 def _threads():
-    """Of MXNet on the CPU, where another number rounds otherwise; None: it was not set."""
+    """MXNet's threads on the CPU: another number rounds differently.  None: not set."""
     return os.environ.get("OMP_NUM_THREADS")
 
 
 def _commit():
-    """The checked-out commit of this source tree, with a + where it has changes."""
+    """The commit of this source tree, with a + if it has uncommitted changes."""
     folder = pathlib.Path(__file__).parent
     try:
         return subprocess.run(

@@ -1,4 +1,4 @@
-"""Names to builders: one small table for fusions, one for backbones, one for data sets."""
+"""Tables of things by name: fusions, networks, data sets, tasks, optimisers."""
 
 import re
 
@@ -6,12 +6,12 @@ from .errors import UserError, suggest
 
 
 class Registry:
-    """A table of builders by name.
+    """A table of entries by name.
 
     Parameters
     ----------
     kind : str
-        What the names stand for, for error messages ("fusion", "data set").
+        What the entries are, for error messages: "fusion", "data set".
     form : str, optional
         Regular expression that every key must match.
     """
@@ -23,14 +23,14 @@ class Registry:
         self._keys = []
 
     def register(self, key, *aliases):
-        """Decorator that enters its object as ``key`` and ``aliases``; a name is taken once."""
+        """Decorator that registers an object as ``key`` and ``aliases``; names must be new."""
         if not re.fullmatch(self._form, key):
             raise UserError(f"{key!r} is no key of a {self.kind}: it must match {self._form}")
 
         def add(entry):
             for name in (key,) + aliases:
                 if name in self._entries:
-                    raise ValueError(f"{self.kind} {name!r} is registered already")
+                    raise ValueError(f"{self.kind} {name!r} is already registered")
             self._entries.update(dict.fromkeys((key,) + aliases, entry))
             self._keys.append(key)
             return entry
