@@ -6,7 +6,7 @@ from mxnet.gluon import nn
 
 import openaff
 from openaff import AFF, IAFF, ConcatFuse, DirectAddFuse, UserError
-from openaff.analysis.reference import literal
+from openaff.analysis.reference import printed
 from openaff.attention import plain_graph
 from openaff.fusion import FUSIONS, Fusion, fusion_by_stage, fusion_factory
 
@@ -107,16 +107,16 @@ def test_gradients_equal_finite_differences(fusion, hybrid):
     assert (ends[0] - ends[1]) / (2 * step) == pytest.approx(slope, rel=2e-2, abs=1e-3)
 
 
-def literal_twin(fusion):
+def printed_twin(fusion):
     key = next(key for key in FUSIONS if FUSIONS[key] is fusion)
-    twin = literal(key)
+    twin = printed(key)
     return filled(twin() if fusion is DirectAddFuse else twin(8))
 
 
 @each
 def test_values_and_gradients_equal_the_printed_equations(fusion):
     results = []
-    for block in (build(fusion), literal_twin(fusion)):
+    for block in (build(fusion), printed_twin(fusion)):
         block.hybridize()
         x, residual = input_value(SHAPE, 0), input_value(SHAPE, 1)
         x.attach_grad()
@@ -137,7 +137,7 @@ def test_values_and_gradients_equal_the_printed_equations(fusion):
 
 @each
 def test_inference_equals_the_printed_equation_on_odd_sizes(fusion):
-    block, twin = build(fusion), literal_twin(fusion)
+    block, twin = build(fusion), printed_twin(fusion)
     for shape in ((1, 8, 1, 1), (3, 8, 7, 2), (2, 8, 16, 16)):
         inputs = input_value(shape, 3), input_value(shape, 4)
         assert_close(block(*inputs), twin(*inputs))

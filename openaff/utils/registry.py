@@ -1,5 +1,7 @@
 """Names to builders: one small table for fusions, one for backbones, one for data sets."""
 
+import re
+
 from .errors import UserError, suggest
 
 
@@ -10,15 +12,20 @@ class Registry:
     ----------
     kind : str
         What the names stand for, for error messages ("fusion", "data set").
+    form : str, optional
+        Regular expression that every key must match.
     """
 
-    def __init__(self, kind):
+    def __init__(self, kind, form=".+"):
         self.kind = kind
+        self._form = form
         self._entries = {}
         self._keys = []
 
     def register(self, key, *aliases):
         """Decorator that enters its object as ``key`` and ``aliases``; a name is taken once."""
+        if not re.fullmatch(self._form, key):
+            raise UserError(f"{key!r} is no key of a {self.kind}: it must match {self._form}")
 
         def add(entry):
             for name in (key,) + aliases:
