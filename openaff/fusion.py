@@ -18,7 +18,7 @@ from .utils.errors import UserError, positive_int
 from .utils.imports import import_object
 from .utils.registry import Registry
 
-FUSIONS = Registry("fusion", form="[a-z0-9]+")  # <key>_<backbone> must be told apart
+FUSIONS = Registry("fusion", plain=True)  # a model id is <key>_<backbone>
 
 
 class Fusion(ContextBlock):

@@ -1,6 +1,7 @@
 import pytest
 
 from openaff import UserError
+from openaff.fusion import FUSIONS
 from openaff.utils.registry import Registry
 
 
@@ -30,3 +31,10 @@ def test_duplicate_name_is_an_error(colours):
     with pytest.raises(ValueError, match="colour 'Rouge' is registered already"):
         colours.register("blue", "Rouge")(3)
     assert "blue" not in colours
+
+
+@pytest.mark.parametrize("key", ["my_avg", "my-avg", "é", ""])
+def test_fusion_keys_are_letters_and_digits(key):
+    with pytest.raises(UserError, match="a fusion's key is letters and digits alone, not"):
+        FUSIONS.register(key)
+    assert key not in FUSIONS

@@ -10,7 +10,7 @@ from mxnet.gluon import nn
 
 from ..blocks import PreActBlock, add_deep_stem, conv3x3, input_norm
 from ..utils.errors import UserError, positive_int
-from .factory import Backbone, register_backbone
+from .factory import register_backbone
 from .stages import Options, StagedNet
 
 # Depths that list_models shows; the formula takes any 6b + 2.
@@ -33,6 +33,13 @@ class CIFARResNetOptions(Options):
     width_multiplier: int = 4
 
 
+@register_backbone(
+    r"cifar_resnet([1-9]\d{0,3})",
+    [f"cifar_resnet{depth}" for depth in DEPTHS],
+    input_shape=(3, 32, 32),
+    strides=(1, 2, 4),
+    widths=(64, 128, 256),
+)
 class CIFARResNet(StagedNet):
     """Three stages of b pre-activation blocks with 16m, 32m and 64m channels.
 
@@ -86,15 +93,3 @@ class CIFARResNet(StagedNet):
             avg_down=self.options.avg_down,
             last_gamma=self.options.last_gamma,
         )
-
-
-register_backbone(
-    Backbone(
-        pattern=r"cifar_resnet([1-9]\d{0,3})",
-        names=[f"cifar_resnet{depth}" for depth in DEPTHS],
-        network=CIFARResNet,
-        input_shape=(3, 32, 32),
-        strides=(1, 2, 4),
-        widths=(64, 128, 256),
-    )
-)

@@ -2,52 +2,41 @@
 
 import dataclasses
 import fnmatch
+import inspect
 import re
 from dataclasses import dataclass
-from typing import Any, List, NamedTuple, Optional, Tuple
+from typing import Callable, NamedTuple, Optional, Tuple
 
 from ..fusion import FUSIONS
-from ..utils.errors import UserError, suggest
+from ..utils.errors import UserError, positive_int, suggest
 
 
 @dataclass(frozen=True)
 class Backbone:
-    """A family of networks, and what one must know to use them.
+    """A family of networks, and what one must know to use them; see :func:`register_backbone`."""
 
-    Parameters
-    ----------
-    pattern : str
-        Regular expression of the names; its groups are the network's first arguments, integers.
-    names : list of str
-        The names that are listed; there may be more.
-    network : callable
-        ``network(*numbers, **options)``; ``network.Options`` is the dataclass of its options.
-    input_shape : tuple of int
-        Of the images that it is made for, (3, H, W).
-    strides, widths : tuple of int
-        Of each stage's output, with the default options.
-    task : str
-        What it does.
-    """
-
+    network: Callable
     pattern: str
-    names: List[str]
-    network: Any
+    names: Tuple[str, ...]
     input_shape: Tuple[int, int, int]
-    strides: Tuple[int, ...]
-    widths: Tuple[int, ...]
+    strides: Tuple[int, ...] = ()
+    widths: Tuple[int, ...] = ()
     task: str = "classification"
+
+    @property
+    def options(self):
+        """Name -> default of all options, but for the fusion."""
+        if hasattr(self.network, "Options"):
+            fields = dataclasses.fields(self.network.Options)
+        else:
+            parameters = inspect.signature(self.network).parameters.values()
+            fields = [each for each in parameters if each.default is not each.empty]
+        return {field.name: field.default for field in fields if field.name != "fusion"}
 
     @property
     def num_classes(self):
         """Outputs by default."""
         return self.options["num_classes"]
-
-    @property
-    def options(self):
-        """Name -> default of all options, but for the fusion."""
-        fields = dataclasses.fields(self.network.Options)
-        return {field.name: field.default for field in fields if field.name != "fusion"}
 
     def numbers(self, name):
         """The network's first arguments that ``name`` stands for, or None."""
@@ -66,9 +55,28 @@ class ModelInfo(NamedTuple):
 _BACKBONES = []
 
 
-def register_backbone(*families):
-    """Enter :class:`Backbone` records; of two whose patterns fit a name the first counts."""
-    _BACKBONES.extend(families)
+def register_backbone(pattern, names, **facts):
+    """Decorator: ``network(*numbers, fusion=..., num_classes=..., **options)`` for a family.
+
+    Of several patterns that a name fits, the one entered first counts.
+
+    Parameters
+    ----------
+    pattern : str
+        Regular expression of the family's names; its groups are the network's first arguments,
+        integers.
+    names : sequence of str
+        The names to list; there may be more.
+    facts
+        ``input_shape``: of the images that it is made for, (3, H, W).  ``strides``, ``widths``:
+        of each stage's output, with the default options.  ``task``: the task's key.
+    """
+
+    def add(network):
+        _BACKBONES.append(Backbone(network, pattern, tuple(names), **facts))
+        return network
+
+    return add
 
 
 def model_info(name):
@@ -158,6 +166,6 @@ def create_model(name, fusion=None, num_classes=None, **options):
                 )
             )
     if num_classes is not None:
-        options["num_classes"] = num_classes
+        options["num_classes"] = positive_int("num_classes", num_classes)
     options["fusion"] = info.fusion or ("add" if fusion is None else fusion)
     return family.network(*family.numbers(info.name), **options)

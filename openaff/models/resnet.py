@@ -11,7 +11,7 @@ from mxnet.gluon import nn
 
 from ..blocks import BasicBlock, Bottleneck, add_deep_stem
 from ..utils.errors import UserError
-from .factory import Backbone, register_backbone
+from .factory import register_backbone
 from .stages import PostActNet, PostActOptions
 
 BLOCKS = {
@@ -40,6 +40,20 @@ class ResNetOptions(PostActOptions):
     dilated: bool = False
 
 
+@register_backbone(
+    r"resnet([1-9]\d{0,3})",
+    [f"resnet{depth}" for depth in BLOCKS if depth not in BASIC],
+    input_shape=(3, 224, 224),
+    strides=(4, 8, 16, 32),
+    widths=(256, 512, 1024, 2048),
+)
+@register_backbone(  # entered before the one above, which fits these names too
+    r"resnet(18|34)",
+    [f"resnet{depth}" for depth in BASIC],
+    input_shape=(3, 224, 224),
+    strides=(4, 8, 16, 32),
+    widths=(64, 128, 256, 512),
+)
 class ResNet(PostActNet):
     """Four stages of blocks with 64, 128, 256 and 512 planes.
 
@@ -106,23 +120,3 @@ class ResNet(PostActNet):
         if self.fc is None:
             return outputs
         return self.fc(F.flatten(self.avgpool(x)))
-
-
-register_backbone(
-    Backbone(
-        pattern=r"resnet(18|34)",
-        names=[f"resnet{depth}" for depth in BASIC],
-        network=ResNet,
-        input_shape=(3, 224, 224),
-        strides=(4, 8, 16, 32),
-        widths=(64, 128, 256, 512),
-    ),
-    Backbone(
-        pattern=r"resnet([1-9]\d{0,3})",
-        names=[f"resnet{depth}" for depth in BLOCKS if depth not in BASIC],
-        network=ResNet,
-        input_shape=(3, 224, 224),
-        strides=(4, 8, 16, 32),
-        widths=(256, 512, 1024, 2048),
-    ),
-)

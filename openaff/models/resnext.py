@@ -10,7 +10,7 @@ from mxnet.gluon import nn
 
 from ..blocks import ResNeXtBlock, add_deep_stem, conv3x3
 from ..utils.errors import UserError
-from .factory import Backbone, register_backbone
+from .factory import register_backbone
 from .resnet import BLOCKS
 from .stages import PostActNet, PostActOptions
 
@@ -36,6 +36,13 @@ class ResNeXtOptions(PostActOptions):
     last_gamma: bool = True
 
 
+@register_backbone(
+    r"cifar_resnext([1-9]\d{0,3})_(32)x4d",
+    [f"cifar_resnext{depth}_32x4d" for depth in CIFAR_DEPTHS],
+    input_shape=(3, 32, 32),
+    strides=(1, 2, 4),
+    widths=(256, 512, 1024),
+)
 class CIFARResNeXt(PostActNet):
     """Three stages of b blocks with 64, 128 and 256 base channels.
 
@@ -74,6 +81,13 @@ class CIFARResNeXt(PostActNet):
             self.add_head(nn.GlobalAvgPool2D())
 
 
+@register_backbone(
+    r"resnext([1-9]\d{0,3})_(32|64)x4d",
+    [f"resnext{depth}_{groups}x4d" for groups in (32, 64) for depth in DEPTHS],
+    input_shape=(3, 224, 224),
+    strides=(4, 8, 16, 32),
+    widths=(256, 512, 1024, 2048),
+)
 class ResNeXt(PostActNet):
     """Four stages with 64, 128, 256 and 512 base channels.
 
@@ -114,23 +128,3 @@ class ResNeXt(PostActNet):
             )
             self.build_stages(BLOCKS[depth], (1, 2, 2, 2), channels, 4, ResNeXtBlock, groups=groups)
             self.add_head(nn.GlobalAvgPool2D())
-
-
-register_backbone(
-    Backbone(
-        pattern=r"cifar_resnext([1-9]\d{0,3})_(32)x4d",
-        names=[f"cifar_resnext{depth}_32x4d" for depth in CIFAR_DEPTHS],
-        network=CIFARResNeXt,
-        input_shape=(3, 32, 32),
-        strides=(1, 2, 4),
-        widths=(256, 512, 1024),
-    ),
-    Backbone(
-        pattern=r"resnext([1-9]\d{0,3})_(32|64)x4d",
-        names=[f"resnext{depth}_{groups}x4d" for groups in (32, 64) for depth in DEPTHS],
-        network=ResNeXt,
-        input_shape=(3, 224, 224),
-        strides=(4, 8, 16, 32),
-        widths=(256, 512, 1024, 2048),
-    ),
-)
