@@ -49,5 +49,5 @@ $(STAMP): setup.py
 	  rm -rf $(VENV); "$$base" -m venv $(VENV) \
 	  || { echo "error: '$(PYTHON) -m venv' failed: on Debian, apt install python3-venv" >&2; exit 1; }
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[$(MXNET),onnx,demo,dev]'
-	@$(BIN)/python -c 'import openaff'
+	@$(BIN)/python -c 'import openaff; openaff.AFF'
 	@touch $@

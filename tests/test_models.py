@@ -395,7 +395,7 @@ def test_the_norm_on_the_input_keeps_its_statistics_however_it_is_wrapped(hybrid
     net = initialized("add_cifar_resnet8", **TINY)
     wrapper = nn.HybridSequential()
     wrapper.add(net, nn.Dense(2))
-    wrapper.initialize()
+    wrapper[1].initialize()
     if hybrid:
         wrapper.hybridize()
     images = 2 * input_value((8, 3, 16, 16)) + 3

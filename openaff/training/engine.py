@@ -83,9 +83,6 @@ class Engine:
         seed_step(self.seed, self.step)
         xs, ys = split(images, self.devices), split(targets, self.devices)
         xs = [x.astype(self.dtype, copy=False) for x in xs]
-        if hasattr(self.net, "update_input_norm"):
-            for x in xs:
-                self.net.update_input_norm(x)
         with autograd.record():
             outputs = [self.net(x) for x in xs]
             losses = [self.loss(output, y, x) for output, y, x in zip(outputs, ys, xs)]

@@ -45,7 +45,7 @@ def launch(command, workers, servers=1):
         # else the threads of many processes wait for each other on the same cores
         "OMP_NUM_THREADS": ASKED_THREADS or str(max(1, physical_cores() // workers)),
     }
-    helper = [sys.executable, "-c", "import openaff"]  # importing mxnet runs the role and ends
+    helper = [sys.executable, "-c", "import openaff, mxnet"]  # mxnet runs the role and ends
     roles = (
         [("scheduler", helper)] + [("server", helper)] * servers + [("worker", command)] * workers
     )
