@@ -15,8 +15,8 @@ import os
 # Before mxnet is imported: cuDNN measures its algorithms, with as much memory as they want.
 os.environ.setdefault("MXNET_CUDNN_AUTOTUNE_DEFAULT", "2")
 
-from openaff import cli  # noqa: E402
 from openaff.training.command import main  # noqa: E402
+from openaff.utils import cli  # noqa: E402
 
 if __name__ == "__main__":
     cli.run(lambda: main(__doc__))

@@ -160,7 +160,7 @@ def test_truncated_file(tmp_path):
     files = binary_files("cifar100")
     files["test.bin"] = files["test.bin"][:-7]
     write_folder(tmp_path / "d", files)
-    message = r"test.bin has 30,733 bytes, expected 30,740; get it anew from https"
+    message = r"test.bin has 30,733 bytes, expected 30,740; get it again from https"
     with pytest.raises(UserError, match=message):
         load_dataset(config("cifar100", tmp_path / "d"))
 
@@ -187,7 +187,7 @@ def test_a_class_without_a_name(tmp_path):
     files["fine_label_names.txt"] = b"one\ntwo\n"
     write_folder(tmp_path / "d", files)
     with pytest.raises(
-        UserError, match="fine_label_names.txt has 2 names, expected 5; get it anew"
+        UserError, match="fine_label_names.txt has 2 names, expected 5; get it again"
     ):
         load_dataset(config("cifar100", tmp_path / "d"))
 
@@ -217,7 +217,7 @@ def test_damaged_archive(tmp_path, damage):
     layout = cifar.SPECS["cifar10"].binary
     content = archive_bytes(layout.folder, binary_files("cifar10"))
     (tmp_path / layout.archive).write_bytes(damage(content))
-    with pytest.raises(UserError, match="and MD5 .*, not the official .*; get it anew"):
+    with pytest.raises(UserError, match="and MD5 .*, not the official .*; get it again"):
         load_dataset(config("cifar10", tmp_path))
 
 
@@ -256,6 +256,6 @@ def test_download_of_other_content_is_not_kept(tmp_path, server):
 
 def test_download_that_fails(tmp_path, server):
     server.unlink()
-    with pytest.raises(UserError, match="cannot fetch file:"):
+    with pytest.raises(UserError, match="cannot download file:"):
         load_dataset(config("cifar10", tmp_path / "root", download=True))
     assert list((tmp_path / "root").iterdir()) == []

@@ -64,9 +64,10 @@ def test_the_export_pages_snippets_run_and_agree(root, digits_run, tmp_path, mon
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_python_snippets_run(root, page):
+def test_python_snippets_run(root, page, tmp_path, monkeypatch):
     if page.endswith("export.md"):
         return  # in the test above, with the files that they need
+    monkeypatch.chdir(tmp_path)  # for what they write
     for code in re.findall(r"```python\n(.*?)```", (root / page).read_text(), re.S):
         names = {}
         exec(code, names)  # noqa: S102

@@ -258,9 +258,9 @@ BEFALLS = {
     "out of memory": (
         lambda: os.kill(os.getpid(), signal.SIGKILL),
         UserError,
-        r"worker making batch 4 died of signal 9 \(Killed\): was memory short",
+        r"worker that prefetches batch 4 died \(signal 9 \(Killed\)\); if memory ran out",
     ),
-    "exit": (lambda: os._exit(3), UserError, "worker making batch 4 died of exit status 3"),
+    "exit": (lambda: os._exit(3), UserError, r"prefetches batch 4 died \(exit status 3\)"),
 }
 
 

@@ -199,9 +199,9 @@ def test_a_packed_split_stays_as_it_is(tmp_path):
     assert pack("train", classes, items, tmp_path / "rec") == first
     assert (tmp_path / "rec" / "train.rec").stat() == before
     for others, settings in ((items, {"resize": 20}), (items[:-1], {})):
-        with pytest.raises(UserError, match="train.rec exists, of other images or settings"):
+        with pytest.raises(UserError, match="train.rec exists, with other images or settings"):
             pack("train", classes, others, tmp_path / "rec", **settings)
-    with pytest.raises(UserError, match="is of other classes"):
+    with pytest.raises(UserError, match="has other classes"):
         pack("val", ["x"], items, tmp_path / "rec")
 
 
@@ -232,7 +232,7 @@ def test_a_killed_process_is_an_error_and_the_rest_is_kept(tmp_path, monkeypatch
     classes, items = folder_items(write_folder(tmp_path / "photos"))
     with monkeypatch.context() as killing:
         killing.setattr(packing, "encode", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
-        with pytest.raises(UserError, match="a packing process was killed: was memory short"):
+        with pytest.raises(UserError, match="a packing process was killed, perhaps"):
             pack("train", classes, items, tmp_path / "rec", workers=2)
     assert pack("train", classes, items, tmp_path / "rec", workers=2)["images"] == 12
 
@@ -241,14 +241,14 @@ def test_tar_files_that_are_refused(tmp_path):
     official_tars(tmp_path)
     whole = (tmp_path / "train.tar").read_bytes()
     (tmp_path / "short.tar").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(UserError, match="short.tar.* is (cut short or )?damaged"):
+    with pytest.raises(UserError, match="short.tar.* is (truncated or )?damaged"):
         train_tar_items(tmp_path / "short.tar")
     with pytest.raises(UserError, match="cannot read .*absent.tar"):
         train_tar_items(tmp_path / "absent.tar")
     for name in ("../n01.tar", "/n01.tar"):
         with tarfile.open(tmp_path / "evil.tar", "w") as archive:
             add(archive, name, b"")
-        with pytest.raises(UserError, match="which no image archive does: refused"):
+        with pytest.raises(UserError, match="which does not belong in an image archive: refused"):
             train_tar_items(tmp_path / "evil.tar")
     with tarfile.open(tmp_path / "link.tar", "w") as archive:
         link = tarfile.TarInfo("n01.tar")
@@ -256,14 +256,14 @@ def test_tar_files_that_are_refused(tmp_path):
         archive.addfile(link)
     with pytest.raises(UserError, match="refused"):
         train_tar_items(tmp_path / "link.tar")
-    with pytest.raises(UserError, match="val.tar holds ILSVRC2012_val_.*: not a tar file"):
+    with pytest.raises(UserError, match="val.tar holds ILSVRC2012_val_.*, which is not a tar file"):
         train_tar_items(tmp_path / "val.tar")
-    with pytest.raises(UserError, match="no ILSVRC2012 devkit"):
+    with pytest.raises(UserError, match="is not an ILSVRC2012 devkit"):
         read_devkit(tmp_path / "val.tar")
     classes, _ = train_tar_items(tmp_path / "train.tar")
     with pytest.raises(UserError, match="holds 4 images, but there are 3 labels"):
         packing.val_tar_items(tmp_path / "val.tar", ["n00000000"] * 3, classes)
-    with pytest.raises(UserError, match="label 'n9' .* is no class"):
+    with pytest.raises(UserError, match="label 'n9' .* is not a class"):
         packing.val_tar_items(tmp_path / "val.tar", ["n9"] * 4, classes)
 
 

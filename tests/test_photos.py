@@ -57,7 +57,7 @@ def test_unreadable_files_are_named(tmp_path):
     for name, content, reason in (
         ("empty.jpg", b"", "is empty"),
         ("short.jpg", whole[: len(whole) // 2], "cannot read the image"),
-        ("text.jpg", b"not an image", "it is in no format of images"),
+        ("text.jpg", b"not an image", "it is not in an image format"),
     ):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(UserError, match=reason) as caught:

@@ -1,4 +1,4 @@
-"""Data sets, and their way into batches."""
+"""Data sets, and the batches made from them."""
 
 from . import digits, cifar, imagenet  # noqa: F401,I001  (register their data sets)
 from .base import DATASETS, Dataset, DatasetInfo, ImageSet, Labels, load_dataset, register_dataset

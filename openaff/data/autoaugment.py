@@ -7,18 +7,18 @@ A policy is a list of 25 sub-policies; one is drawn uniformly for each image, an
 operations are applied in order, each with its own probability. The levels 0..9 are spread evenly
 over the range of magnitudes in the paper's Table 6. What the paper leaves open is settled here:
 
-- A higher level is a stronger change: the ranges printed as [4, 8] bits (Posterize) and [0, 256]
-  (Solarize) are walked downwards, and [0.1, 1.9] (enhancement factors) outwards from 1, the
-  identity. Bits are rounded to the nearest integer; no other magnitude is rounded.
-- A range that is symmetric means a random sign, drawn for each image and operation.
-- Translations reach 150 pixels of the paper's 331-pixel images: here 150/331 of the image's own
-  width or height, so that a level means the same at every size.
+- A higher level is a stronger change. So levels go down the ranges printed as [4, 8] bits
+  (Posterize) and [0, 256] (Solarize), and from 1, the identity, outwards in [0.1, 1.9] (enhancement
+  factors). Bits are rounded to the nearest integer; no other magnitude is rounded.
+- A symmetric range means a random sign, drawn for each image and operation.
+- Translations reach 150 pixels in the paper's 331-pixel images. Here that is 150/331 of the image's
+  own width or height, so that a level means the same at every size.
 - Shears keep the top left corner in place, as Pillow's affine transform does, and rotations the
   centre. Resampling is nearest neighbour. Pixels from outside the image are ``fill``, by default
   mid-grey, which is near the mean of natural images.
 - AutoContrast, Equalize and Invert have no magnitude, so their level has no effect.
-- Cutout and SamplePairing were searched over but are in neither policy, so not here. The Cutout
-  of the paper's CIFAR-10 training is a step of its own, after the policy.
+- Cutout and SamplePairing are missing: the search included them, but neither policy uses them. The
+  Cutout of the paper's CIFAR-10 training is a separate step after the policy.
 """
 
 import difflib
@@ -213,7 +213,7 @@ class AutoAugment:
     Raises
     ------
     UserError
-        If ``policy`` is unknown or ``fill`` is no such colour.
+        If ``policy`` is unknown or ``fill`` is not such a colour.
     """
 
     def __init__(self, policy="cifar10", fill=(128, 128, 128)):
@@ -234,7 +234,7 @@ class AutoAugment:
         images : numpy.ndarray, uint8, (N, H, W, 3)
             RGB, with H and W at least 1; not modified.
         rng : numpy.random.Generator
-            The only source of randomness; how much is drawn depends on N alone.
+            The only source of randomness; the number of draws depends on N alone.
 
         Returns
         -------

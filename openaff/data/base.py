@@ -1,4 +1,4 @@
-"""What a data set is to the rest of the project."""
+"""What the rest of openaff needs to know about a data set."""
 
 from dataclasses import dataclass
 from typing import Any, Callable, Optional, Tuple
@@ -16,27 +16,27 @@ class Labels:
     """One granularity of a data set's labels."""
 
     key: str  # what configurations and result files call it, such as "fine"
-    classes: Optional[int]  # None: the files tell
+    classes: Optional[int]  # None: depends on the files
     words: str  # for people, such as "fine (100 classes)"; {} stands for the number of classes
 
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """What is known of a data set before its files are read."""
+    """What we know about a data set before we read its files."""
 
     key: str
     title: str  # for people, such as "CIFAR-100"
     load: Callable  # load(config) -> Dataset
     task: str  # a key of openaff.tasks.TASKS
-    labels: Tuple[Labels, ...]  # the first one by default
+    labels: Tuple[Labels, ...]  # the first one is the default
     image_shape: Tuple[int, int, int]  # (3, H, W), by default
-    settings: Tuple[str, ...]  # of DataConfig, those that not all data sets have
+    settings: Tuple[str, ...]  # of DataConfig: the ones that only some data sets have
     mean: Optional[Tuple[float, float, float]] = None  # of pixel values in [0, 1]; None: measured
     std: Optional[Tuple[float, float, float]] = None
-    crop_ratio: Optional[float] = None  # photographs: the evaluated centre's share of a short side
+    crop_ratio: Optional[float] = None  # photographs: size of the centre crop / short side
 
     def granularity(self, key=None):
-        """The :class:`Labels` of a key, by default the first."""
+        """The :class:`Labels` with this key, by default the first ones."""
         for labels in self.labels:
             if key in (None, labels.key):
                 return labels
@@ -45,7 +45,7 @@ class DatasetInfo:
 
 
 def register_dataset(key, **facts):
-    """Decorator: enter a loader, ``load(config) -> Dataset``, with its :class:`DatasetInfo`."""
+    """Decorator that registers a loader, ``load(config) -> Dataset``, as a :class:`DatasetInfo`."""
 
     def add(load):
         DATASETS.register(key)(DatasetInfo(key, load=load, **facts))
@@ -56,15 +56,15 @@ def register_dataset(key, **facts):
 
 @dataclass
 class ImageSet:
-    """Images in memory, of one size, with their targets.
+    """Images of one size in memory, with their targets.
 
-    ``images``: uint8 (N, H, W, 3), RGB; ``targets``: int32, labels (N,) or maps (N, H, W), counted
-    from 0, :data:`~openaff.data.transforms.IGNORE` where a pixel does not count.
+    ``images``: uint8 (N, H, W, 3), RGB; ``targets``: int32, labels (N,) or maps (N, H, W).  Classes
+    count from 0; :data:`~openaff.data.transforms.IGNORE` marks pixels that do not count.
     """
 
     images: np.ndarray
     targets: np.ndarray
-    costly = False  # to read: worth more processes
+    costly = False  # to read; True: worth more workers
 
     def __len__(self):
         return len(self.targets)
@@ -75,18 +75,18 @@ class ImageSet:
         return (3,) + self.images.shape[1:3]
 
     def take(self, picked, rng):
-        """Images and targets of some numbers; ``rng`` is for sets that crop at random."""
+        """Images and targets at the indices ``picked``; ``rng`` is for sets that crop at random."""
         return self.images[picked], self.targets[picked]
 
 
 @dataclass
 class Dataset:
-    """A training and a test split, and what a result file has to say of them.
+    """A training and a test split, and the facts about them that result files state.
 
     ``train`` and ``test`` are image sets: in memory, of files, or of records.  They have a length,
-    ``image_shape``, ``costly`` and ``take(picked, rng)``, see :class:`ImageSet`; where images have
-    different sizes, also ``sizes``, a list of (H, W).  ``mean`` and ``std`` are per channel, for
-    pixel values scaled to [0, 1].
+    ``image_shape``, ``costly`` and ``take(picked, rng)``, see :class:`ImageSet`.  If images have
+    different sizes, they also have ``sizes``, a list of (H, W).  ``mean`` and ``std`` are per
+    channel, for pixel values scaled to [0, 1].
     """
 
     name: str
@@ -107,7 +107,7 @@ def load_dataset(config):
     Raises
     ------
     UserError
-        An unknown name, or files that are missing, truncated or of another content.
+        The name is unknown, or files are missing, truncated or not what they should be.
     """
     info = DATASETS[config.name]
     dataset = info.load(config)

@@ -17,16 +17,16 @@ def training_batches(dataset, config, batch_size, seed=0, shard=(0, 1)):
     config : DataConfig
         Augmentation, mixup and workers.
     batch_size : int
-        Images a batch, of this process.
+        Images per batch, in this process.
     seed : int
-        Order and augmentation follow from it.
+        Order and augmentation depend on it.
     shard : tuple of int
-        (rank, count): which of how many processes this one is; each reads its own images.
+        (rank, count): this is process ``rank`` of ``count``; each reads its own images.
 
     Raises
     ------
     UserError
-        No training images, or fewer than a batch.
+        There are no training images, or fewer than one batch.
     """
     if dataset.train is None:
         raise UserError(f"{dataset.name}: there are no training images in {config.root}")

@@ -1,4 +1,4 @@
-"""CIFAR-10 and CIFAR-100 from the official files: binary or python, archive or folder.
+"""Read CIFAR-10 and CIFAR-100 from the official files: binary or python, archive or folder.
 
 Learning Multiple Layers of Features from Tiny Images (Krizhevsky, 2009),
 https://www.cs.toronto.edu/~kriz/cifar.html
@@ -140,7 +140,7 @@ def load_cifar10(config):
     **COMMON,
 )
 def load_cifar100(config):
-    """CIFAR-100 with its 100 fine labels, or with its 20 superclasses where they are asked for."""
+    """CIFAR-100 with its 100 fine labels or, with ``labels=coarse``, its 20 superclasses."""
     return _load(config)
 
 
@@ -161,13 +161,13 @@ def _load(config):
     if len(class_names) != classes:
         raise UserError(
             f"{read.place}: {layout.names[column]} has {len(class_names)} names, expected "
-            f"{classes}; get it anew from {URL}{layout.archive}"
+            f"{classes}; get it again from {URL}{layout.archive}"
         )
     for split, images in splits.items():
         if images.targets.max() >= classes:
             raise UserError(
                 f"{read.place}: label {images.targets.max()} in the {split} split, but {name} has "
-                f"{classes} classes ({column}); get it anew from {URL}{layout.archive}"
+                f"{classes} classes ({column}); get it again from {URL}{layout.archive}"
             )
     return Dataset(
         name=name,
@@ -196,7 +196,7 @@ def locate(name, root):
 
 
 def _find(name, spec, root, download):
-    """The first form found in ``root``, with a function that reads one of its files."""
+    """The first form found in ``root``, and a function that reads one of its files."""
     found = locate(name, root)
     if found:
         layout, place = found
@@ -231,7 +231,7 @@ def _file_bytes(spec, split):
 
 
 def _check_archive(path, md5):
-    """Refuse an archive with another MD5: a damaged one may well unpack, to other pixels."""
+    """Refuse an archive with another MD5: a damaged one may still unpack, to wrong pixels."""
     digest = hashlib.md5()
     try:
         with open(path, "rb") as content:
@@ -242,7 +242,7 @@ def _check_archive(path, md5):
     if digest.hexdigest() != md5:
         raise UserError(
             f"{path} has {path.stat().st_size:,} bytes and MD5 {digest.hexdigest()}, not the "
-            f"official {md5}; get it anew from {URL}{path.name}"
+            f"official {md5}; get it again from {URL}{path.name}"
         )
 
 
@@ -262,7 +262,7 @@ class _FolderReader:
 
 
 class _ArchiveReader:
-    """Reads members by name, into memory: nothing of an archive is ever extracted to disk."""
+    """Reads members by name into memory; nothing is ever extracted to disk."""
 
     def __init__(self, archive, layout):
         self.place = archive
@@ -274,13 +274,13 @@ class _ArchiveReader:
                 return archive.extractfile(f"{self.folder}/{file_name}").read()
         except (OSError, EOFError, KeyError, AttributeError, tarfile.TarError) as error:
             raise UserError(
-                f"{self.place}: cannot read {self.folder}/{file_name}: {error}; is the archive "
-                f"whole? {URL}{self.place.name}"
+                f"{self.place}: cannot read {self.folder}/{file_name}: {error}; if the archive is "
+                f"damaged, get it again from {URL}{self.place.name}"
             ) from None
 
 
 def _decode_binary(spec, layout, read, split, column):
-    """Records of label bytes and the red, green and blue plane."""
+    """Records: label bytes, then the red, green and blue planes."""
     expected = _file_bytes(spec, split)
     parts = []
     for file_name in layout.splits[split]:
@@ -288,7 +288,7 @@ def _decode_binary(spec, layout, read, split, column):
         if len(content) != expected:
             raise UserError(
                 f"{read.place}: {file_name} has {len(content):,} bytes, expected {expected:,}; "
-                f"get it anew from {URL}{layout.archive}"
+                f"get it again from {URL}{layout.archive}"
             )
         parts.append(
             np.frombuffer(content, "uint8").reshape(-1, len(spec.label_columns) + IMAGE_BYTES)
@@ -312,20 +312,20 @@ def _planes_to_images(planes):
 
 
 def _unpickle(layout, read, file_name):
-    """A python form's file; unpickling runs code, so only the official bytes are let in."""
+    """Unpickle a file of the python form: only the official bytes, because unpickling runs code."""
     content = read(file_name)
     md5 = hashlib.md5(content).hexdigest()
     if md5 != layout.pickles[file_name]:
         raise UserError(
             f"{read.place}: {file_name} has {len(content):,} bytes and MD5 {md5}, not the official "
-            f"{layout.pickles[file_name]}: it is not unpickled; get it anew from "
+            f"{layout.pickles[file_name]}: it is not unpickled; get it again from "
             f"{URL}{layout.archive}"
         )
     return pickle.loads(content, encoding="latin1")
 
 
 def _download(url, path, md5):
-    """Fetch ``url`` to ``path``, which appears only when whole and of the right MD5."""
+    """Download ``url`` to ``path``, which appears only once it is whole and its MD5 is right."""
     part = path.with_name(path.name + ".part")
     digest = hashlib.md5()
     try:
@@ -341,7 +341,7 @@ def _download(url, path, md5):
             raise UserError(f"{url}: MD5 {digest.hexdigest()} instead of {md5}: not kept")
         os.replace(part, path)
     except (OSError, urllib.error.URLError) as error:
-        raise UserError(f"cannot fetch {url} to {path}: {error}") from None
+        raise UserError(f"cannot download {url} to {path}: {error}") from None
     finally:
         if part.exists():
             part.unlink()

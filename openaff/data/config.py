@@ -1,4 +1,4 @@
-"""The settings of data: which data set, how it is augmented, who makes the batches."""
+"""The data settings: which data set, how it is augmented, and how batches are prefetched."""
 
 from dataclasses import dataclass
 from typing import Optional
@@ -11,30 +11,30 @@ from .base import DATASETS
 
 @dataclass
 class DataConfig(Section):
-    """Which data set is read, and how; :meth:`check` refuses what cannot be or has no effect."""
+    """Which data set to read, and how.  :meth:`check` rejects impossible and useless settings."""
 
     name: str = "digits"  # or cifar10, cifar100, imagenet, images (your own class folders)
-    root: Optional[str] = None  # folder of the files; CIFAR's is Gluon's own by default
+    root: Optional[str] = None  # folder of the files; for CIFAR, Gluon's own by default
     labels: Optional[str] = None  # cifar100: fine (the default, 100 classes) or coarse (20)
-    download: bool = False  # fetch what is missing into root
+    download: bool = False  # download missing files into root
     batch_size: int = 128  # images per device and step
-    crop_padding: Optional[int] = None  # pixels of zeros around a small image before cropping; 4
-    image_size: Optional[int] = None  # pixels of a photograph's square; 224
-    crop_ratio: Optional[float] = None  # evaluation: centre's share of the short side; 0.875
-    jitter: Optional[float] = None  # photographs: change of brightness, contrast, saturation
-    pca_noise: Optional[float] = None  # photographs: noise along the colours' components
+    crop_padding: Optional[int] = None  # small images: pixels of zeros on every side, default 4
+    image_size: Optional[int] = None  # pixels, default 224; photographs only
+    crop_ratio: Optional[float] = None  # centre crop / short side, 0.875; photographs only
+    jitter: Optional[float] = None  # brightness, contrast, saturation; photographs only
+    pca_noise: Optional[float] = None  # deviation of the colour noise; photographs only
     flip: bool = True  # mirror half of the training images
     autoaugment: Optional[str] = None  # a published policy: cifar10 or imagenet
-    mixup_alpha: float = 0.0  # mixup's Beta(alpha, alpha); 0: no mixup
-    mixup_off_epochs: Optional[int] = None  # last epochs without mixup, 0 by default
-    workers: Optional[int] = None  # processes that make batches ahead; null: by the machine
+    mixup_alpha: float = 0.0  # mixup with Beta(alpha, alpha); 0: no mixup
+    mixup_off_epochs: Optional[int] = None  # no mixup in so many last epochs, default 0
+    workers: Optional[int] = None  # processes that prefetch; null: chosen for this machine
 
     COMMON = ("name", "batch_size", "flip", "workers")  # the others are for some data sets only
 
     def check(self, prefix="data."):
-        """Refuse values out of range, and settings without effect on this data set.
+        """Reject values out of range, and settings that have no effect on this data set.
 
-        ``prefix``: what messages put before a setting's name.
+        ``prefix`` stands before the names of settings in messages.
         """
         super().check(prefix)
         at_least_0 = ("crop_padding", "jitter", "pca_noise", "workers", "mixup_alpha")

@@ -1,4 +1,4 @@
-"""scikit-learn's 1,797 handwritten digits: the data set that needs no file."""
+"""scikit-learn's 1,797 handwritten digits: a data set without a download."""
 
 import numpy as np
 from PIL import Image
@@ -21,15 +21,15 @@ SPLIT_SEED = 0
 def load_digits(config=None):
     """The digits as 32x32 RGB, 1,437 for training and 360 for testing, stratified by class.
 
-    From Optical Recognition of Handwritten Digits (UCI), 8x8 pixels in 17 grey levels, enlarged
-    bilinearly.  The split is always the same.
+    They come from Optical Recognition of Handwritten Digits (UCI): 8x8 pixels in 17 grey levels,
+    here enlarged bilinearly.  The split is always the same.
     """
     try:
         from sklearn import datasets
         from sklearn.model_selection import train_test_split
     except ImportError as error:
         raise UserError(
-            f"the digits come with scikit-learn ({error}): pip install -e .[demo]"
+            f"the digits come with scikit-learn ({error}); install it: pip install -e .[demo]"
         ) from None
 
     digits = datasets.load_digits()

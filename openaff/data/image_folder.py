@@ -1,4 +1,4 @@
-"""Photographs of any size: reading them, and cutting out squares."""
+"""Read photographs of any size, and crop squares from them."""
 
 import io
 import math
@@ -15,19 +15,19 @@ STD = tuple(value / 255 for value in (58.393, 57.12, 57.375))
 
 
 def read_photo(source, name=None):
-    """The upright RGB image of a file: grey, palette, CMYK and transparent ones are converted.
+    """Read a file as an upright RGB image; grey, palette, CMYK and transparent ones are converted.
 
     Parameters
     ----------
     source : path-like or bytes
         A file, or its content.
     name : str, optional
-        What messages call it, by default the path.
+        The name in error messages, by default the path.
 
     Raises
     ------
     UserError
-        A file that is missing, empty, truncated, no image, or too large to be one.
+        The file is missing, empty, truncated, not an image, or too large.
     """
     name = name or source
     try:
@@ -42,23 +42,23 @@ def read_photo(source, name=None):
     except UserError:
         raise
     except UnidentifiedImageError:
-        raise UserError(f"cannot read the image {name}: it is in no format of images") from None
+        raise UserError(f"cannot read the image {name}: it is not in an image format") from None
     except Exception as error:  # Pillow's decoders raise many kinds
         reason = getattr(error, "strerror", None) or one_line(error)
         raise UserError(f"cannot read the image {name}: {reason}") from None
 
 
 def cut(image, box, size):
-    """The part ``box`` (left, top, right, bottom) of an image as uint8 (size, size, 3).
+    """Crop ``box`` (left, top, right, bottom) and resize it: uint8 (size, size, 3).
 
-    Bilinear without smoothing before a reduction, as the reader of record files does it.
+    Bilinear, without smoothing when it shrinks, as in MXNet's reader of record files.
     """
     part = image.transform((size, size), Image.EXTENT, box, Image.BILINEAR)
     return np.asarray(part)
 
 
 class RandomResizedCrop:
-    """A random part of 8 to 100% of the area and of aspect 3/4 to 4/3, resized to a square.
+    """Crop 8 to 100% of the area, at an aspect ratio of 3/4 to 4/3, and resize it to a square.
 
     Going Deeper with Convolutions (Szegedy et al., CVPR 2015), section 6.
 
@@ -84,16 +84,16 @@ class RandomResizedCrop:
 
 
 class CenterCrop:
-    """The short side resized to ``size / ratio`` pixels, and the central square cut out, at once.
+    """Resize the short side to ``size / ratio`` pixels and crop the central square, in one step.
 
-    In whole pixels of the resized image, as the reader of record files does it.
+    The crop lies on whole pixels of the resized image, as in MXNet's reader of record files.
 
     Parameters
     ----------
     size : int
         Pixels of the square's side.
     ratio : float
-        Its share of the short side, in (0, 1].
+        The square's side / the short side, in (0, 1].
     """
 
     def __init__(self, size, ratio):
@@ -110,7 +110,7 @@ class CenterCrop:
 
 
 class ImageFolder:
-    """Image files with labels, read when they are asked for.
+    """Image files with labels; a file is read when it is needed.
 
     Parameters
     ----------
@@ -122,7 +122,7 @@ class ImageFolder:
         ``crop(image, rng)``: a PIL image -> uint8 (size, size, 3).
     """
 
-    costly = True  # to read: worth more processes
+    costly = True  # to read: worth more workers
 
     def __init__(self, paths, labels, crop):
         self.paths = paths
@@ -143,19 +143,19 @@ class ImageFolder:
 
 
 def class_folders(folder):
-    """Class names, sorted, and (path, label) of every image below a folder of class folders.
+    """The sorted class names of an image folder, and (path, label) of each image.
 
     Raises
     ------
     UserError
-        No such folder, none in it, or one without images.
+        The folder does not exist, has no class folders, or has an empty one.
     """
     folder = pathlib.Path(folder)
     if not folder.is_dir():
         raise UserError(f"there is no folder {folder}")
     classes = sorted(each.name for each in folder.iterdir() if each.is_dir())
     if not classes:
-        raise UserError(f"{folder} holds no class folders: put each class's images into one")
+        raise UserError(f"{folder} holds no class folders: make one folder per class")
     items = []
     for label, name in enumerate(classes):
         files = sorted(

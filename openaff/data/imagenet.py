@@ -1,4 +1,4 @@
-"""ImageNet, and any set of photographs in class folders: as record files, or as the folders."""
+"""ImageNet and photographs of your own, from record files or image folders."""
 
 import pathlib
 
@@ -54,16 +54,16 @@ def load_imagenet(config):
     "images", title="images", labels=(Labels("classes", None, "{} classes"),), **PHOTOGRAPHS
 )
 def load_photos(config):
-    """The images below ``config.root``: record files where there are any, else class folders.
+    """The images in ``config.root``: record files if there are any, otherwise class folders.
 
     Records are ``train.rec`` and ``val.rec`` with their ``.idx``, as ``prepare_imagenet.py`` packs
-    them; folders are ``train/CLASS/`` and ``val/CLASS/``.  One split may be missing, and is None.
+    them.  Folders are ``train/CLASS/`` and ``val/CLASS/``.  One split may be missing; it is None.
 
     Raises
     ------
     UserError
-        Neither is there, they are damaged or do not fit together, or AutoAugment is asked for with
-        records, whose reader does not have it.
+        There are neither records nor folders, they are damaged or do not match, or AutoAugment is
+        set for records, whose reader does not have it.
     """
     if config.root is None:
         raise UserError(
@@ -76,8 +76,8 @@ def load_photos(config):
     if any((root / f"{split}.rec").exists() for split in SPLITS):
         if config.autoaugment:
             raise UserError(
-                "data.autoaugment works on class folders only: MXNet's reader of record files does "
-                "not have it; leave it out, or read folders"
+                "data.autoaugment works on class folders only; MXNet's reader of record files does "
+                "not have it: leave it out, or train on folders"
             )
         kind, names, splits = "records", *_read_records(root, crops, config.name)
     elif any((root / split).is_dir() for split in SPLITS):
@@ -104,7 +104,7 @@ def load_photos(config):
 
 def _read_records(root, crops, name):
     """Class names and record sets, by split."""
-    # Not above: mxnet reads records, and the doctor looks at other data without it.
+    # Not at the top: records need mxnet, and the doctor reads other data without it.
     from .records import MANIFEST, RecordSet, read_manifest
 
     paths = {split: root / f"{split}.rec" for split in SPLITS}
@@ -124,7 +124,7 @@ def _read_records(root, crops, name):
         if packed != len(records):
             raise UserError(
                 f"{records.index} names {len(records):,} images, but the manifest beside it says "
-                f"{packed}: pack the split anew"
+                f"{packed}: pack the split again"
             )
     return manifest["classes"], splits
 
@@ -139,7 +139,7 @@ def _read_folders(root, crops):
         classes = classes or names
         unknown = sorted(set(names) - set(classes))
         if unknown:
-            raise UserError(f"{root / split} has the class {unknown[0]!r}, but train/ has not")
+            raise UserError(f"{root / split} has the class {unknown[0]!r}, but train/ does not")
         paths, labels = zip(*((path, classes.index(names[label])) for path, label in items))
         splits[split] = ImageFolder(paths, np.array(labels, "int32"), crops[split])
     return classes, splits

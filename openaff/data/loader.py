@@ -1,4 +1,4 @@
-"""Batches of an image set, reproducible from seed and epoch alone."""
+"""Batches of an image set that depend on the seed and the epoch alone."""
 
 import functools
 import time
@@ -24,34 +24,34 @@ class BatchLoader:
         ``normalize(images)``: uint8 (N, H, W, 3) -> float32 (N, 3, H, W), in numpy.
     augment : callable, optional
         ``augment(images, targets, rng)`` gives both again, see :mod:`openaff.data.transforms`.
-        With it, batches are for training: they are shuffled, and the last one is left out where it
-        is not full, so that every step averages over as many images.  Without it, they are for
-        evaluation: in order, the last batch as short as it comes.  Images of different sizes then
-        share a batch only with neighbours of their own size.
+        With it, batches are for training: images are shuffled, and a last batch that is not full
+        is dropped, so that every step averages over the same number of images.  Without it, they
+        are for evaluation: images are in order, and the last batch may be shorter.  Then only
+        neighbours of the same size share a batch.
     seed : int
-        An epoch's order and augmentation follow from (seed, epoch, batch) alone.
+        An epoch's order and augmentation depend on (seed, epoch, batch) alone.
     mixup : Mixup, optional
-        Applied to normalised batches, whose targets then are float32 (N, classes).
+        Applied to normalised batches; targets are then float32 (N, classes).
     workers : int, optional
-        Processes that make batches ahead of their use; 0: none, a batch is made when it is asked
-        for.  The batches are the same for any number.  By default two cores are left to the
-        training, which works in two threads (while MXNet computes a step, the caller gets the
-        next batch), and up to four others make batches, sixteen where images are files.  Images
-        in memory need none for evaluation, since normalising a batch takes hardly longer than
-        handing it over, and small data sets need none, since workers start anew each epoch.
+        Processes that prefetch batches; 0: none, each batch is made when it is asked for.  The
+        batches are the same for any number.  By default, two cores stay free for training, which
+        uses two threads (while MXNet computes a step, the caller fetches the next batch).  Up to
+        four other cores prefetch, or sixteen if images are files.  There are no workers by default
+        for evaluation on images in memory, because normalising a batch takes hardly longer than
+        handing it over, nor for small data sets, because workers start anew in each epoch.
     shard : tuple of int
-        (rank, count): of the batches that ``count`` processes read together, the images of number
-        ``rank``.  ``batch_size`` is one process's.
+        (rank, count): this is process ``rank`` of ``count`` that share every batch.  ``batch_size``
+        is that of one process.
 
     Attributes
     ----------
     waited : float
-        Seconds that the consumer of the present or last epoch has waited for batches to be made.
+        Seconds that the consumer has waited for batches, in the current or last epoch.
 
     Raises
     ------
     UserError
-        Fewer images than one training batch, or a negative number of workers.
+        There are fewer images than one training batch, or the number of workers is negative.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class BatchLoader:
         self.waited = 0.0
 
     def _in_order(self):
-        """The numbers of the images of each evaluation batch."""
+        """The image indices of each evaluation batch."""
         rank, count = self.shard
         sizes = getattr(self.images, "sizes", None)
         batches = []
@@ -104,7 +104,7 @@ class BatchLoader:
         return list(map(np.array, batches))
 
     def _shuffled(self, number):
-        """The numbers of the images of each training batch of an epoch."""
+        """The image indices of each training batch of an epoch."""
         rank, count = self.shard
         order = np.random.default_rng((self.seed, number)).permutation(len(self.images))
         order = order[rank::count][: len(self) * self.batch_size]
@@ -116,10 +116,7 @@ class BatchLoader:
         return len(self._evaluated)
 
     def epoch(self, number=0, start=0, mixing=True):
-        """Yield the batches of epoch ``number`` from batch ``start`` on.
-
-        Without ``mixing`` the mixup is left out.
-        """
+        """Yield the batches of epoch ``number`` from batch ``start`` on; ``mixing``: with mixup."""
         picked = self._shuffled(number) if self.augment else self._evaluated
         make = functools.partial(self._make, number, picked, self.mixup if mixing else None)
         batches = range(start, len(self))
@@ -128,7 +125,7 @@ class BatchLoader:
         for _ in batches:
             asked = time.perf_counter()
             images, targets = next(made)
-            self.waited += time.perf_counter() - asked  # what follows may wait for MXNet's engine
+            self.waited += time.perf_counter() - asked  # what follows may wait for MXNet
             yield mx.nd.array(images), mx.nd.array(targets)
 
     def _make(self, number, picked, mixup, batch):

@@ -1,4 +1,4 @@
-"""Mixup: training on mixtures of two images and of their labels."""
+"""Mixup: train on mixtures of two images and of their labels."""
 
 import numpy as np
 
@@ -11,16 +11,16 @@ def one_hot(labels, classes):
 
 
 class Mixup:
-    """Mix every image of a batch with another one of the batch, all in one proportion.
+    """Mix each image of a batch with another image of it; one mixing weight for the whole batch.
 
-    mixup (Zhang et al., ICLR 2018), https://arxiv.org/abs/1710.09412: the proportion is drawn from
-    Beta(alpha, alpha), once a batch; the partner of image i is image N - 1 - i, which the
-    loader's shuffling makes a random one.
+    mixup (Zhang et al., ICLR 2018), https://arxiv.org/abs/1710.09412.  The weight is drawn from
+    Beta(alpha, alpha).  Image i is mixed with image N - 1 - i, which is a random one, because the
+    loader shuffles.
 
     Parameters
     ----------
     alpha : float
-        Positive; 1 draws all proportions alike, small values mix little.
+        Positive; with 1 all weights are equally likely, with small values images mix little.
     classes : int
         Classes K.
     """
@@ -32,11 +32,11 @@ class Mixup:
         self.classes = classes
 
     def draw(self, rng):
-        """A batch's proportion."""
+        """The mixing weight of a batch."""
         return float(rng.beta(self.alpha, self.alpha))
 
     def __call__(self, images, labels, rng):
-        """float32 (N, 3, H, W) and integers (N,) -> the same mixed, and float32 (N, K)."""
+        """float32 (N, 3, H, W) and integers (N,) -> mixed images, and float32 (N, K)."""
         weight = np.float32(self.draw(rng))
         targets = one_hot(labels, self.classes)
         mixed = (weight * each + (1 - weight) * each[::-1] for each in (images, targets))

@@ -1,4 +1,4 @@
-"""Packing images into RecordIO files: by several processes, resumable, from tars or folders."""
+"""Pack images from tar files or folders into RecordIO files, in several processes, resumably."""
 
 import hashlib
 import io
@@ -22,15 +22,15 @@ from ..utils.files import atomic, sha256, write_json
 from .image_folder import class_folders, read_photo
 from .records import MANIFEST, read_manifest
 
-PART = 1024  # images that are packed, and after an interruption packed anew, together
-RESULT = "result.json"  # in the folder of parts: a split is whole, and only to be put into place
+PART = 1024  # images per part; an interruption loses only unfinished parts
+RESULT = "result.json"  # in the folder of parts: all are joined, and only have to be moved
 ORIENTATION = 0x0112  # EXIF
 DEVKIT = "ILSVRC2012_devkit_t12/data/"
 
 
 @dataclass(frozen=True)
 class Item:
-    """An image: some bytes of a file, which may be a tar file."""
+    """An image: a range of bytes in a file, which may be a tar file."""
 
     name: str
     path: str
@@ -48,14 +48,14 @@ class Item:
 
 
 def folder_items(folder):
-    """Classes and items of a folder of class folders, see :func:`~.photos.class_folders`."""
+    """Classes and items of an image folder, see :func:`~.image_folder.class_folders`."""
     classes, files = class_folders(folder)
     items = [
         Item(
             f"{classes[label]}/{path.name}",
             str(path),
             0,
-            path.stat().st_size if path.exists() else -1,  # a link that leads nowhere
+            path.stat().st_size if path.exists() else -1,  # a broken link
             label,
         )
         for path, label in files
@@ -64,14 +64,16 @@ def folder_items(folder):
 
 
 def train_tar_items(path):
-    """Classes and items of ILSVRC2012_img_train.tar, a tar file of one tar file a synset."""
+    """Classes and items of ILSVRC2012_img_train.tar, which holds one tar file per synset."""
     items, classes = [], []
     with _open_tar(path) as outer:
         members = sorted(_files(path, outer), key=lambda member: member.name)
         for member in tqdm(members, unit="class", desc="reading the index", disable=None):
             synset, suffix = os.path.splitext(member.name)
             if suffix != ".tar":
-                raise UserError(f"{path} holds {member.name}: not a tar file of a class's images")
+                raise UserError(
+                    f"{path} holds {member.name}, which is not a tar file of a class's images"
+                )
             inner_name = f"{path}, {member.name}"
             try:
                 with tarfile.open(fileobj=outer.extractfile(member), mode="r:") as inner:
@@ -88,7 +90,7 @@ def train_tar_items(path):
 
 
 def val_tar_items(path, synsets, classes):
-    """Items of ILSVRC2012_img_val.tar, whose n-th image by name is of ``synsets[n]``."""
+    """Items of ILSVRC2012_img_val.tar; the n-th image by name belongs to ``synsets[n]``."""
     with _open_tar(path) as archive:
         members = sorted(_files(path, archive), key=lambda member: member.name)
     if len(members) != len(synsets):
@@ -98,7 +100,7 @@ def val_tar_items(path, synsets, classes):
     numbers = {synset: number for number, synset in enumerate(classes)}
     unknown = sorted(set(synsets) - set(numbers))
     if unknown:
-        raise UserError(f"the label {unknown[0]!r} of {path} is no class of the training images")
+        raise UserError(f"the label {unknown[0]!r} of {path} is not a class of the training images")
     return [
         Item(each.name, str(path), each.offset_data, each.size, numbers[synset])
         for each, synset in zip(members, synsets)
@@ -121,7 +123,7 @@ def read_devkit(path):
         synsets = {int(row["ILSVRC2012_ID"]): str(row["WNID"]) for row in table}
         return [synsets[int(line)] for line in truth.split()]
     except (OSError, EOFError, KeyError, AttributeError, ValueError, tarfile.TarError) as error:
-        raise UserError(f"{path} is no ILSVRC2012 devkit, or not whole: {error}") from None
+        raise UserError(f"{path} is not an ILSVRC2012 devkit, or damaged: {error}") from None
 
 
 def _open_tar(path):
@@ -134,23 +136,25 @@ def _open_tar(path):
 
 
 def _files(path, archive):
-    """The regular files of an archive, whose names must stay below its own folder."""
+    """The regular files of an archive; names that point outside its folder are refused."""
     try:
         members = archive.getmembers()
     except tarfile.TarError as error:
-        raise UserError(f"{path} is cut short or damaged: {error}") from None
+        raise UserError(f"{path} is truncated or damaged: {error}") from None
     for member in members:
         name = pathlib.PurePosixPath(member.name)
         if name.is_absolute() or ".." in name.parts or not (member.isfile() or member.isdir()):
-            raise UserError(f"{path} holds {member.name!r}, which no image archive does: refused")
+            raise UserError(
+                f"{path} holds {member.name!r}, which does not belong in an image archive: refused"
+            )
     return [member for member in members if member.isfile()]
 
 
 def encode(content, name, resize=None, quality=95):
-    """An image's bytes as they are packed: as they are where they will do, else as a new JPEG.
+    """An image's bytes for packing: unchanged if possible, otherwise a new JPEG.
 
-    A JPEG, upright and in RGB or grey, stays as it is.  Others are turned upright, converted to RGB
-    and encoded anew; with ``resize``, so are those whose short side is longer, and made smaller.
+    A JPEG that is upright and in RGB or grey stays unchanged.  Others are turned upright, converted
+    to RGB and encoded again.  With ``resize``, images with a longer short side are also shrunk.
 
     Raises
     ------
@@ -174,23 +178,23 @@ def encode(content, name, resize=None, quality=95):
 def pack(split, classes, items, out, resize=None, quality=95, workers=1):
     """Write ``out/SPLIT.rec`` and ``.idx`` and the split's part of the manifest.
 
-    A split that is packed already is left as it is.  Images that cannot be read are left out, and
-    named in the manifest.  After an interruption the same call goes on where it was.
+    A split that is already packed stays as it is.  Images that cannot be read are left out and
+    named in the manifest.  After an interruption, the same call continues where it stopped.
 
     Parameters
     ----------
     split : str
         ``train`` or ``val``.
     classes : list of str
-        Class names; an item's label is a place in it.
+        Class names; an item's label is an index into it.
     items : list of Item
         What to pack, in this order.
     out : path-like
-        A folder, made where it does not exist.
+        A folder; it is made if it does not exist.
     resize : int, optional
-        Short sides are made as short as this, where they are longer.
+        Longer short sides are shrunk to this.
     quality : int
-        Of the JPEGs that are encoded anew, 1 to 100.
+        Quality of new JPEGs, 1 to 100.
     workers : int
         Processes.
 
@@ -202,13 +206,13 @@ def pack(split, classes, items, out, resize=None, quality=95, workers=1):
     Raises
     ------
     UserError
-        The split is packed already from others or otherwise, an unfinished packing of something
-        else is in the way, the classes differ from the other split's, no image can be read, or a
-        process was killed.
+        The split is already packed from other images or with other settings, an unfinished packing
+        of something else is in the way, the classes differ from the other split's, no image can be
+        read, or a process was killed.
     """
     out = pathlib.Path(out)
     record, parts = out / f"{split}.rec", out / f"{split}.parts"
-    if split == "train":  # so that each of several workers reads images of all classes
+    if split == "train":  # so that each distributed worker reads images of all classes
         order = np.random.default_rng(0).permutation(len(items))
         items = [items[index] for index in order]
     listing = json.dumps([(item.name, item.size, item.label) for item in items])
@@ -223,7 +227,7 @@ def pack(split, classes, items, out, resize=None, quality=95, workers=1):
         return packed
     if packed or (record.exists() and not (parts / RESULT).exists()):
         raise UserError(
-            f"{record} exists, of other images or settings: take another --out, or remove it and "
+            f"{record} exists, with other images or settings: take another --out, or remove it and "
             f"its part of {MANIFEST}"
         )
     _begin(parts, dict(plan, images_per_part=PART))
@@ -244,18 +248,18 @@ def _settings(plan):
 def _manifest(out, classes):
     manifest = read_manifest(out) or {"classes": classes, "splits": {}}
     if manifest["classes"] != classes:
-        raise UserError(f"{out / MANIFEST} is of other classes: pack into another folder")
+        raise UserError(f"{out / MANIFEST} has other classes: pack into another folder")
     return manifest
 
 
 def _install(out, split, classes):
-    """Put what is whole into place, as often as it takes; the split's part of the manifest."""
+    """Move the packed split into place, repeatably; returns its part of the manifest."""
     parts = out / f"{split}.parts"
-    for suffix in (".rec", ".idx"):  # the index last: without it the records are not read
+    for suffix in (".rec", ".idx"):  # the index last: without it nobody reads the records
         if (parts / f"joined{suffix}").exists():
             os.replace(parts / f"joined{suffix}", out / f"{split}{suffix}")
     result = json.loads((parts / RESULT).read_text())
-    manifest = _manifest(out, classes)  # as it is now: the other split may have come meanwhile
+    manifest = _manifest(out, classes)  # read now: the other split may be packed meanwhile
     manifest["splits"][split] = result
     write_json(out / MANIFEST, manifest)
     shutil.rmtree(parts)
@@ -263,7 +267,7 @@ def _install(out, split, classes):
 
 
 def _pack_parts(split, items, parts, make, workers):
-    """Pack the parts that are not there yet."""
+    """Pack the missing parts."""
     chunks = [items[start : start + PART] for start in range(0, len(items), PART)]
     missing = [
         (chunk, parts / f"{number:05d}")
@@ -284,8 +288,8 @@ def _pack_parts(split, items, parts, make, workers):
                     bar.update(task.result())
             except futures.process.BrokenProcessPool:
                 raise UserError(
-                    "a packing process was killed: was memory short? Repeat the command, which "
-                    "goes on where it was, with fewer --workers"
+                    "a packing process was killed, perhaps for lack of memory: repeat the command "
+                    "with fewer --workers, and it continues where it stopped"
                 ) from None
             except BaseException:
                 for task in tasks:
@@ -294,7 +298,7 @@ def _pack_parts(split, items, parts, make, workers):
 
 
 def _begin(parts, plan):
-    """Make the folder of finished parts, or see that the one that is there fits."""
+    """Make the folder of finished parts, or check that the existing one matches."""
     try:
         parts.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -309,7 +313,7 @@ def _begin(parts, plan):
 
 
 def _pack_part(task, resize, quality):
-    """Write one part's ``.rec`` and, when that is whole, ``.json``; the number of its items."""
+    """Write one part's ``.rec`` and then its ``.json``; returns the number of its items."""
     chunk, stem = task
     offsets, skipped = [], []
     with atomic(stem.with_suffix(".rec")) as temporary:
@@ -329,9 +333,9 @@ def _pack_part(task, resize, quality):
 
 
 def _join(parts, count):
-    """One record file of all parts, which are removed as they go in; its part of the manifest.
+    """Join all parts into one record file, removing each; returns its part of the manifest.
 
-    ``joined.json`` says how far it is, so that an interruption here costs nothing either.
+    ``joined.json`` records the progress, so that an interruption here loses nothing either.
     """
     path = parts / "joined.json"
     state = {"parts": 0, "bytes": 0, "images": 0, "skipped": []}
@@ -342,7 +346,7 @@ def _join(parts, count):
     index.touch()
     lines = index.read_text().splitlines(True)[: state["images"]]
     if joined.stat().st_size < state["bytes"]:
-        raise UserError(f"{parts} was changed: remove it, and pack the split anew")
+        raise UserError(f"{parts} was changed: remove it, and pack the split again")
     with open(joined, "r+b") as out, open(index, "w") as out_index:
         out.truncate(state["bytes"])
         out.seek(state["bytes"])

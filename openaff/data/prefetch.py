@@ -1,11 +1,11 @@
-"""Prefetching: batches are made ahead of their use, by processes forked from this one.
+"""Prefetching: processes forked from this one make batches before they are needed.
 
-Processes, because augmentation is many small numpy calls: two threads make no more AutoAugment
-batches than one, and one halves the rate of the training thread's calls to MXNet.  Forked ones,
-because they share the data set's memory, take any transform without pickling it, start in some
-15 ms and import nothing, where a new interpreter would import mxnet.  Forking is safe here: MXNet
-finishes its work and stops its threads before a fork, and starts them anew after it; a worker runs
-numpy only, and leaves without the exit handlers of the process that it is a copy of.
+Why processes: augmentation is many small numpy calls.  Two threads make no more AutoAugment batches
+than one, and a single one halves the rate at which the training thread calls MXNet.  Why forked
+ones: they share the data set's memory, take any transform without pickling it, start in some 15 ms
+and import nothing, where a new interpreter would import mxnet.  Forking is safe here.  MXNet
+finishes its work and stops its threads before a fork, and starts them again after it.  A worker
+runs numpy only, and leaves without running the exit handlers that it inherited.
 """
 
 import contextlib
@@ -20,18 +20,18 @@ import numpy as np
 
 from ..utils.errors import UserError
 
-AHEAD = 2  # batches a worker may be ahead: one for the next step, one against uneven making
+AHEAD = 2  # batches that a worker may be ahead: one for the next step, one as a reserve
 
 
 def prefetch(make, numbers, workers):
-    """Yield ``make(number)`` for all numbers in order, made by processes that end with this.
+    """Yield ``make(number)`` for all numbers in order; the workers end with this generator.
 
     Parameters
     ----------
     make : callable
-        ``make(number)``: a tuple of arrays of fixed types.  Shapes may differ: arrays not larger
-        than those of the first number go through shared memory, larger ones through a pipe, which
-        is slower.  It must not use mxnet.
+        ``make(number)`` gives a tuple of arrays of fixed types.  Shapes may differ.  Arrays that
+        are no larger than those of the first number go through shared memory, larger ones through
+        a pipe, which is slower.  ``make`` must not use mxnet.
     numbers : range
         Counting up by 1.
     workers : int
@@ -40,20 +40,20 @@ def prefetch(make, numbers, workers):
     Yields
     ------
     tuple of numpy.ndarray
-        To be read before the next is asked for: their memory is used again.
+        Read them before you ask for the next tuple: their memory is reused.
 
     Raises
     ------
     UserError
         A worker died, or ``make`` raised a UserError.
     RuntimeError
-        ``make`` raised something else: the message holds the worker's traceback.
+        ``make`` raised something else; the message has the worker's traceback.
     """
     if not numbers:
         return
-    first, rest = make(numbers[0]), numbers[1:]  # the first shows how much memory a batch takes
+    first, rest = make(numbers[0]), numbers[1:]  # it shows how much memory a batch takes
     workers = min(workers, len(rest))
-    slots = AHEAD * workers + 1  # and one in the consumer's hands
+    slots = AHEAD * workers + 1  # one is in the consumer's hands
     buffers = [
         np.frombuffer(mmap.mmap(-1, slots * array.size * array.itemsize), array.dtype)
         for array in first
@@ -64,7 +64,7 @@ def prefetch(make, numbers, workers):
         return buffers[index][start : start + size][: math.prod(shape)].reshape(shape)
 
     def put(index, number, array):
-        """The array itself, or its shape where it went into shared memory."""
+        """The array itself, or its shape if it went into shared memory."""
         if array.size > first[index].size:
             return array
         slot(index, number, array.shape)[...] = array
@@ -73,7 +73,7 @@ def prefetch(make, numbers, workers):
     def work(mine, connection):
         for number in mine:
             if number - slots in rest:
-                connection.recv()  # when that one's slot is free
+                connection.recv()  # until that one's slot is free
             try:
                 message = [put(index, number, array) for index, array in enumerate(make(number))]
             except UserError as error:
@@ -93,8 +93,8 @@ def prefetch(make, numbers, workers):
                 message = connection.recv()
             except (EOFError, OSError):
                 raise UserError(
-                    f"the worker making batch {number} died of {_cause_of_death(pid)}: was memory "
-                    "short? Take fewer workers (with 0 the training makes its batches itself)"
+                    f"the worker that prefetches batch {number} died ({_cause_of_death(pid)}); if "
+                    "memory ran out, set fewer data.workers (0: no worker processes)"
                 ) from None
             if isinstance(message, Exception):
                 raise message
@@ -113,12 +113,12 @@ def prefetch(make, numbers, workers):
 
 
 def _fork(work, mine):
-    """Run ``work(mine, connection)`` in a process: its id, and the connection's other end.
+    """Run ``work(mine, connection)`` in a new process; its id, and our end of the connection.
 
-    Should this process vanish, the connection breaks, and that ends the worker.
+    If this process vanishes, the connection breaks, and that ends the worker.
     """
     ours, theirs = multiprocessing.Pipe()
-    # Ctrl-C, or a scheduler's SIGTERM, goes to workers, too: only this process shall answer it.
+    # Ctrl-C or a scheduler's SIGTERM reaches workers too, but only this process must act on it.
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
     try:
         pid = os.fork()

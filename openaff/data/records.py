@@ -1,4 +1,4 @@
-"""RecordIO files of images: for training through MXNet's reader in C++, else one by one."""
+"""RecordIO files of images: MXNet's C++ reader for training, one by one for evaluation."""
 
 import json
 import pathlib
@@ -18,7 +18,7 @@ _MAGIC = 0xCED7230A
 
 
 class RecordSet:
-    """A ``.rec`` file with its ``.idx``, checked against each other.
+    """A ``.rec`` file and its ``.idx``, checked against each other.
 
     Parameters
     ----------
@@ -30,7 +30,7 @@ class RecordSet:
     Raises
     ------
     UserError
-        A missing file, a record file that is cut short, or an index that does not fit it.
+        A file is missing, the record file is truncated, or the index does not match it.
     """
 
     costly = True
@@ -40,7 +40,7 @@ class RecordSet:
         self.index = self.path.with_suffix(".idx")
         self.crop = crop
         self.length = len(_checked_offsets(self.path, self.index))
-        self._reader = None  # opened where it is needed: in each process its own
+        self._reader = None  # opened when needed: each process has its own
 
     def __len__(self):
         return self.length
@@ -58,7 +58,7 @@ class RecordSet:
             try:
                 content = self._reader.read_idx(self._reader.keys[number])
                 header, content = mx.recordio.unpack(content)
-            except (mx.base.MXNetError, TypeError, struct.error):  # TypeError: of None
+            except (mx.base.MXNetError, TypeError, struct.error):  # TypeError: None was read
                 raise UserError(f"{self.path} is damaged: cannot read record {number}") from None
             photo = read_photo(content, f"record {number} of {self.path}")
             images.append(self.crop(photo, rng))
@@ -74,9 +74,11 @@ def _checked_offsets(path, index):
     except (OSError, ValueError, IndexError) as error:
         raise UserError(f"cannot read {path} with {index.name}: {error}") from None
     if not len(offsets):
-        raise UserError(f"{index} is empty: pack the images anew")
+        raise UserError(f"{index} is empty: pack the images again")
     if offsets[0] != 0 or (np.diff(offsets) <= 0).any():
-        raise UserError(f"{index} is no index of {path.name}: its offsets do not increase from 0")
+        raise UserError(
+            f"{index} is not the index of {path.name}: its offsets do not increase from 0"
+        )
     with open(path, "rb") as records:
         for place, offset in enumerate(offsets[[0, len(offsets) // 2, -1]]):
             records.seek(offset)
@@ -84,16 +86,16 @@ def _checked_offsets(path, index):
             magic, flags = struct.unpack("<II", head) if len(head) == 8 else (None, 0)
             if magic is None or (place == 2 and magic == _MAGIC and _end(offset, flags) > length):
                 raise UserError(
-                    f"{path} is cut short: it has {length:,} bytes, and {index.name} names a "
-                    f"record at {offset:,} that ends later; copy or pack it anew"
+                    f"{path} is truncated: it has {length:,} bytes, but {index.name} names a "
+                    f"record at {offset:,} that ends later; copy or pack it again"
                 )
             if magic != _MAGIC:
                 raise UserError(
-                    f"{index} is no index of {path.name}: there is no record at {offset:,}"
+                    f"{index} is not the index of {path.name}: there is no record at {offset:,}"
                 )
     if flags >> 29 == 0 and _end(offset, flags) != length:
         raise UserError(
-            f"{index} is no index of {path.name}: the last record that it names ends at "
+            f"{index} is not the index of {path.name}: the last record that it names ends at "
             f"{_end(offset, flags):,} of {length:,} bytes"
         )
     return offsets
@@ -104,7 +106,7 @@ def _end(offset, flags):
 
 
 def read_manifest(folder):
-    """What the packer wrote of its files: classes, counts, checksums; or None."""
+    """The packer's manifest (classes, counts, checksums), or None if there is none."""
     path = pathlib.Path(folder) / MANIFEST
     if not path.exists():
         return None
@@ -112,23 +114,23 @@ def read_manifest(folder):
         manifest = json.loads(path.read_text())
         list(manifest["classes"]), dict(manifest["splits"])
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise UserError(f"cannot read {path}, or it is no manifest: {error}") from None
+        raise UserError(f"cannot read the manifest {path}: {error}") from None
     return manifest
 
 
 class RecordBatches:
-    """Training batches of a :class:`RecordSet`, as those of :class:`~.loader.BatchLoader`.
+    """Training batches of a :class:`RecordSet`, as :class:`~.loader.BatchLoader` gives them.
 
     MXNet's reader shuffles, decodes in threads, and does random resized crop, colour jitter, PCA
-    noise, flip and normalisation.  Not for evaluation: there it ends the process without a word
-    on a damaged image, and cannot read fewer images than a batch.
+    noise, flip and normalisation.  We do not use it for evaluation: it ends the process without a
+    word if an image is damaged, and cannot read fewer images than a batch.
 
     Parameters
     ----------
     records : RecordSet
         What to read.
     batch_size : int
-        Images a batch, of this process.
+        Images per batch, in this process.
     mean, std : tuple of float
         Per channel, for pixel values in [0, 1].
     flip : bool
@@ -136,21 +138,21 @@ class RecordBatches:
     jitter : float
         Largest relative change of brightness, contrast and saturation.
     pca_noise : float
-        Deviation of the noise along the colours' principal components.
+        Standard deviation of the noise along the colours' principal components.
     seed : int
-        With the epoch, what an epoch's order follows from, and its augmentation for one number of
+        An epoch's order depends on it and the epoch; the augmentation also on the number of
         threads.
     mixup : Mixup, optional
         Applied to batches.
     workers : int, optional
-        Decoding threads, by default one a core, up to 16.
+        Decoding threads, by default one per core, up to 16.
     shard : tuple of int
-        (rank, count): the images of this one of so many processes.
+        (rank, count): this is process ``rank`` of ``count``; each reads its own images.
 
     Raises
     ------
     UserError
-        Fewer images than a batch, or no thread.
+        There are fewer images than one batch, or no threads.
     """
 
     def __init__(
@@ -168,7 +170,7 @@ class RecordBatches:
         shard=(0, 1),
     ):
         rank, count = shard
-        # MXNet gives the last process what the others leave, and all must make as many batches.
+        # MXNet gives the last process what remains, and all need the same number of batches.
         smallest = len(records) - (count - 1) * -(-len(records) // count)
         if smallest < batch_size:
             raise UserError(
@@ -176,7 +178,7 @@ class RecordBatches:
                 f"{count} processes: take a smaller data.batch_size or fewer devices"
             )
         if workers == 0:
-            raise UserError("data.workers: the reader of record files needs a thread at least")
+            raise UserError("data.workers must be at least 1 for record files")
         self.records = records
         self.batch_size = batch_size
         self.length = smallest // batch_size
@@ -218,7 +220,7 @@ class RecordBatches:
         seed = int(sequence.generate_state(1)[0] >> 1)
         self.waited = 0.0
         try:
-            # Not seed_aug: with it, every batch gets the same crops, flips and colours.
+            # Not seed_aug: it gives every batch the same crops, flips and colours.
             reader = mx.io.ImageRecordIter(seed=seed, shuffle_chunk_seed=seed, **self.options)
             for batch_number in range(self.length):
                 asked = time.perf_counter()

@@ -1,7 +1,7 @@
 """Augmentation of whole batches in numpy: pad, crop, flip, colours, normalise.
 
-A sample is an image and its target.  Transforms take and return both: images uint8 (N, H, W, 3) and
-targets, labels (N,) or maps (N, H, W), which move with their images.
+A sample is an image and its target.  Transforms take and return both: images, uint8 (N, H, W, 3),
+and targets, labels (N,) or maps (N, H, W).  Maps move with their images.
 """
 
 import numpy as np
@@ -30,7 +30,7 @@ class Normalize:
 
 
 class RandomCrop:
-    """A random crop of the image's own size after padding; images with zeros, maps with IGNORE.
+    """Pad, then crop the original size at random; images are padded with 0, maps with IGNORE.
 
     Parameters
     ----------
@@ -68,7 +68,7 @@ class RandomFlip:
 
 
 class ColorJitter:
-    """Brightness, contrast and saturation, in this order, each by a factor from [1 - m, 1 + m].
+    """Change brightness, contrast and saturation, in this order, by factors in [1 - m, 1 + m].
 
     Parameters
     ----------
@@ -124,12 +124,12 @@ class PCANoise:
 
 
 class ImagesOnly:
-    """A transform ``transform(images, rng)`` of images whose targets are labels.
+    """A transform of images alone, ``transform(images, rng)``, for targets that are labels.
 
     Raises
     ------
     UserError
-        When called with maps, which would have to move with the images.
+        The targets are maps, which would have to move with the images.
     """
 
     def __init__(self, transform):
@@ -143,7 +143,7 @@ class ImagesOnly:
 
 
 class Compose:
-    """One transform of samples after another, all with one random generator."""
+    """Apply several transforms in order, with one random generator."""
 
     def __init__(self, transforms):
         self.transforms = transforms
@@ -161,7 +161,7 @@ def _crop_padding(config):
 
 
 def training_transform(config):
-    """What a training batch goes through, by the :class:`~openaff.data.DataConfig`."""
+    """The augmentation of training batches for a :class:`~openaff.data.DataConfig`."""
     transforms = [ImagesOnly(AutoAugment(config.autoaugment))] if config.autoaugment else []
     for transform, strength in (
         (RandomCrop, _crop_padding(config)),
@@ -176,10 +176,10 @@ def training_transform(config):
 
 
 def describe_augmentation(config):
-    """The augmentation that a :class:`~openaff.data.DataConfig` asks for, as a list of words."""
+    """The augmentation of a :class:`~openaff.data.DataConfig` in words, as a list."""
     info = DATASETS[config.name]
     parts = []
-    if info.crop_ratio:  # photographs, cropped as they are read
+    if info.crop_ratio:  # photographs are cropped as they are read
         parts.append("random resized crop")
     elif "crop_padding" in info.settings:
         parts.append(f"crop padding {_crop_padding(config)}")
