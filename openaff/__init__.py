@@ -18,6 +18,8 @@ _ROOMS = ("attention", "blocks", "fusion", "models")
 
 
 def __getattr__(name):
+    if name == "__all__":
+        return _public_names()
     if name.startswith("__"):
         raise AttributeError(name)
     if name != "UserError":
@@ -36,6 +38,9 @@ def __getattr__(name):
 
 
 def __dir__():
+    return sorted({*globals(), *_ROOMS, *_public_names()})
+
+
+def _public_names():
     framework.import_mxnet()
-    classes = importlib.import_module(".fusion", __name__).class_names()
-    return sorted({*globals(), *_HOMES, *_ROOMS, *classes})
+    return [*_HOMES, *importlib.import_module(".fusion", __name__).class_names()]

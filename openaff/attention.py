@@ -115,11 +115,6 @@ def plain_graph():
         _plain.reset(token)
 
 
-def is_plain():
-    """Whether networks are being traced within :func:`plain_graph`."""
-    return _plain.get()
-
-
 class ContextBlock(nn.HybridBlock):
     """A block of channel contexts: builds them, and makes the weight of two.
 
@@ -153,7 +148,7 @@ class ContextBlock(nn.HybridBlock):
         on a CPU.  As the matrix product of a column of N * C values with a row of H * W ones, both
         directions are one call of the linear algebra library, which has no float16.
         """
-        if self._half or is_plain():
+        if self._half or _plain.get():
             total = F.broadcast_add(one, other)
         else:
             rows = F.reshape(one, shape=(-3, -3))  # (N * C, H * W)

@@ -4,10 +4,10 @@ Every block takes its normalisation as ``norm``, a callable ``norm(in_channels=C
 fusion as a callable ``fusion(channels)``, which it calls once.
 """
 
-from mxnet import autograd, gluon
-from mxnet.gluon import nn
+from mxnet import autograd, nd
+from mxnet.gluon import Parameter, nn
 
-from .attention import GlobalPool, is_plain
+from .attention import GlobalPool
 
 
 def conv3x3(channels, in_channels, stride=1, groups=1, dilation=1):
@@ -31,12 +31,36 @@ def conv1x1(channels, in_channels, stride=1):
     )
 
 
-class _Reached(gluon.Parameter):
-    """A parameter that is not trained, but that the backward pass comes to."""
+def last_norm(norm, channels, last_gamma):
+    """The branch's last normalisation; ``last_gamma`` starts its gamma, and so the branch, at 0."""
+    return norm(in_channels=channels, gamma_initializer="zeros" if last_gamma else "ones")
+
+
+class _Reached(Parameter):
+    """A parameter that nothing trains, and that the backward pass reaches all the same.
+
+    ``grad_req`` says "null" to trainers, counts and files.  Setting it to "null" freezes the layer
+    (the backward pass then ends before it), "write" ends that, as for other parameters.
+    """
+
+    _frozen = False
+
+    @property
+    def grad_req(self):
+        return "null"
+
+    @grad_req.setter
+    def grad_req(self, req):
+        self._frozen = req == "null"
+        if self._data is not None:
+            self._data = [each.detach() for each in self._data]
+            self._init_grad()
 
     def _init_grad(self):
-        zeros = [value.zeros_like() for value in self.list_data()]
-        autograd.mark_variables(self.list_data(), zeros, "write")
+        self._grad = None
+        if not self._frozen:
+            zeros = [nd.zeros_like(each) for each in self._data]
+            autograd.mark_variables(self._data, zeros)
 
     def cast(self, dtype):
         super().cast(dtype)
@@ -44,36 +68,25 @@ class _Reached(gluon.Parameter):
             self._init_grad()
 
 
-def input_norm(channels, norm_layer=nn.BatchNorm, norm_kwargs=None):
-    """A normalisation of the images, without scale and shift, that keeps its running statistics.
+def input_norm(norm, channels):
+    """A normalisation of a network's input that has nothing to train.
 
-    On a CPU MXNet updates running statistics in a batch norm's backward pass, which does not come
-    to a norm that has nothing to train: its statistics stay at mean 0 and variance 1.  Here the
-    pass comes to gamma, which is fixed at 1.  ``MakeLoss`` gives it a gradient of zeros without
-    asking for that of the images, so it costs next to nothing.
+    On a CPU, MXNet's batch norm updates its running statistics in the backward pass, which ends at
+    the last parameter to train: without more, those of a norm on the input stay at 0 and 1.  So
+    gamma, which a norm without scale ignores, asks for a gradient; nothing reads it.
 
     Parameters
     ----------
+    norm : callable
+        See the module.
     channels : int
-        Channels of the images.
-    norm_layer, norm_kwargs
-        The normalisation layer and its keyword arguments.
+        Of the input.
     """
-
-    class InputNorm(norm_layer):
-        def hybrid_forward(self, F, x, *args, **params):
-            out = super().hybrid_forward(F, x, *args, **params)
-            return out if is_plain() else F.MakeLoss(out, grad_scale=0)
-
-    InputNorm.__name__ = norm_layer.__name__  # Gluon's prefixes are made of it
-    norm = InputNorm(scale=False, center=False, in_channels=channels, **(norm_kwargs or {}))
-    norm.gamma.__class__ = _Reached
-    return norm
-
-
-def last_norm(norm, channels, last_gamma):
-    """The branch's last normalisation; ``last_gamma`` starts its gamma, and so the branch, at 0."""
-    return norm(in_channels=channels, gamma_initializer="zeros" if last_gamma else "ones")
+    layer = norm(scale=False, center=False, in_channels=channels)
+    gamma = getattr(layer, "gamma", None)
+    if type(gamma) is Parameter:
+        gamma.__class__ = _Reached  # in place: its name and its order are those of the norm
+    return layer
 
 
 def add_deep_stem(body, channels, hidden, norm, stride=1):
@@ -186,7 +199,29 @@ class PreActBlock(nn.HybridBlock):
 
 
 class _PostActBlock(nn.HybridBlock):
-    """What the bottlenecks share: gates, shortcut and fusion around the branch, then a ReLU."""
+    """A residual block whose sum is a fusion, with a ReLU at the end.
+
+    (N, in_channels, H, W) -> (N, expansion * planes, ceil(H / stride), ceil(W / stride)).
+
+    Parameters
+    ----------
+    planes : int
+        Base channels.
+    in_channels : int
+        Input channels.
+    stride : int
+        Of a 3x3 convolution; the shortcut has it too.
+    downsample : HybridBlock or None
+        The shortcut.
+    fusion, norm : callable
+        See the module.
+    last_gamma : bool
+        Start the branch at 0.
+    use_se : bool
+        Squeeze-and-excitation on the branch.
+    """
+
+    expansion = 4
 
     def _add_rest(self, channels, fusion, downsample, use_se):
         self.se = squeeze_excite(channels) if use_se else None
@@ -201,27 +236,50 @@ class _PostActBlock(nn.HybridBlock):
         return F.relu(self.attention(branch, residual))
 
 
-class Bottleneck(_PostActBlock):
-    """ResNet v1b bottleneck (stride on the 3x3 convolution) whose sum is a fusion.
-
-    (N, in_channels, H, W) -> (N, 4 * planes, ceil(H / stride), ceil(W / stride)).
+class BasicBlock(_PostActBlock):
+    """ResNet v1b basic block: two 3x3 convolutions, the first strided.
 
     Parameters
     ----------
-    planes : int
-        Channels of the 3x3 convolution, a fourth of the output's.
-    in_channels : int
-        Input channels.
-    stride, dilation : int
-        Of the 3x3 convolution; the shortcut has the stride too.
-    downsample : HybridBlock or None
-        The shortcut.
-    fusion, norm : callable
-        See the module.
-    last_gamma : bool
-        Start the branch at 0.
-    use_se : bool
-        Squeeze-and-excitation on the branch.
+    dilations : pair of int
+        Of the two convolutions.
+    """
+
+    expansion = 1
+
+    def __init__(
+        self,
+        planes,
+        in_channels,
+        stride,
+        downsample,
+        fusion,
+        norm=nn.BatchNorm,
+        dilations=(1, 1),
+        last_gamma=False,
+        use_se=False,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        with self.name_scope():
+            self.conv1 = conv3x3(planes, in_channels, stride, dilation=dilations[0])
+            self.bn1 = norm(in_channels=planes)
+            self.conv2 = conv3x3(planes, planes, dilation=dilations[1])
+            self.bn2 = last_norm(norm, planes, last_gamma)
+            self._add_rest(planes, fusion, downsample, use_se)
+
+    def _branch(self, F, x):
+        x = F.relu(self.bn1(self.conv1(x)))
+        return self.bn2(self.conv2(x))
+
+
+class Bottleneck(_PostActBlock):
+    """ResNet v1b bottleneck (stride on the 3x3 convolution).
+
+    Parameters
+    ----------
+    dilations : pair of int
+        The first is the 3x3 convolution's.
     """
 
     def __init__(
@@ -232,17 +290,17 @@ class Bottleneck(_PostActBlock):
         downsample,
         fusion,
         norm=nn.BatchNorm,
-        dilation=1,
+        dilations=(1, 1),
         last_gamma=False,
         use_se=False,
         **kwargs,
     ):
         super().__init__(**kwargs)
-        channels = 4 * planes
+        channels = self.expansion * planes
         with self.name_scope():
             self.conv1 = conv1x1(planes, in_channels)
             self.bn1 = norm(in_channels=planes)
-            self.conv2 = conv3x3(planes, planes, stride, dilation=dilation)
+            self.conv2 = conv3x3(planes, planes, stride, dilation=dilations[0])
             self.bn2 = norm(in_channels=planes)
             self.conv3 = conv1x1(channels, planes)
             self.bn3 = last_norm(norm, channels, last_gamma)
@@ -255,30 +313,14 @@ class Bottleneck(_PostActBlock):
 
 
 class ResNeXtBlock(_PostActBlock):
-    """ResNeXt bottleneck (Xie et al., CVPR 2017) whose sum is a fusion.
-
-    (N, in_channels, H, W) -> (N, 4 * planes, ceil(H / stride), ceil(W / stride)).
+    """ResNeXt bottleneck (Xie et al., CVPR 2017), the 3x3 convolution strided and in groups.
 
     Parameters
     ----------
-    planes : int
-        Base channels C, a fourth of the output's.
-    in_channels : int
-        Input channels.
-    stride : int
-        Of the grouped 3x3 convolution and of the shortcut.
-    downsample : HybridBlock or None
-        The shortcut.
-    fusion, norm : callable
-        See the module.
-    cardinality : int
-        Groups.
-    bottleneck_width : int
-        Channels a group where C is 64, in proportion elsewhere.
-    last_gamma : bool
-        Start the branch at 0.
-    use_se : bool
-        Squeeze-and-excitation on the branch.
+    groups : int
+        Of the 3x3 convolution.
+    group_width : int
+        Channels a group where there are 64 planes, in proportion elsewhere.
     """
 
     def __init__(
@@ -289,15 +331,15 @@ class ResNeXtBlock(_PostActBlock):
         downsample,
         fusion,
         norm=nn.BatchNorm,
-        cardinality=32,
-        bottleneck_width=4,
+        groups=32,
+        group_width=4,
         last_gamma=True,
         use_se=False,
         **kwargs,
     ):
         super().__init__(**kwargs)
-        width = cardinality * (planes * bottleneck_width // 64)
-        channels = 4 * planes
+        width = groups * (planes * group_width // 64)
+        channels = self.expansion * planes
         with self.name_scope():
             self.body = nn.HybridSequential(prefix="body_")
             with self.body.name_scope():
@@ -305,7 +347,7 @@ class ResNeXtBlock(_PostActBlock):
                     conv1x1(width, in_channels),
                     norm(in_channels=width),
                     nn.Activation("relu"),
-                    conv3x3(width, width, stride, groups=cardinality),
+                    conv3x3(width, width, stride, groups=groups),
                     norm(in_channels=width),
                     nn.Activation("relu"),
                     conv1x1(channels, width),

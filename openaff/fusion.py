@@ -15,9 +15,10 @@ from mxnet.gluon import nn
 
 from .attention import ContextBlock, sigmoid
 from .utils.errors import UserError, positive_int
+from .utils.imports import import_object
 from .utils.registry import Registry
 
-FUSIONS = Registry("fusion", form="[a-z0-9]+")  # <key>_<backbone> must be told apart
+FUSIONS = Registry("fusion", plain=True)  # a model id is <key>_<backbone>
 
 
 class Fusion(ContextBlock):
@@ -365,8 +366,9 @@ def fusion_factory(fusion, reduction=None, default_reduction=4, **norm):
     Parameters
     ----------
     fusion : str or callable
-        A registered key or class name, a :class:`Fusion` class, or one's own
-        ``f(channels) -> HybridBlock``, which is called with the channels alone.
+        A registered key or class name, ``"module:Class"`` for what a module of one's own defines,
+        a :class:`Fusion` class, or one's own ``f(channels) -> HybridBlock``, which is called with
+        the channels alone.
     reduction : int, optional
         Reduction r asked for; only for a fusion that has one.
     default_reduction : int
@@ -377,14 +379,17 @@ def fusion_factory(fusion, reduction=None, default_reduction=4, **norm):
     Raises
     ------
     UserError
-        An unknown name, a reduction that could have no effect, or a callable that returns
-        something else than a HybridBlock.
+        An unknown name, module or class, a reduction that could have no effect, or a callable that
+        returns something else than a HybridBlock.
     """
+    asked = fusion
     if isinstance(fusion, str):
-        fusion = FUSIONS[fusion]
-    if isinstance(fusion, nn.Block) or not callable(fusion):
+        fusion = import_object(fusion, "fusion") if ":" in fusion else FUSIONS[fusion]
+    block = isinstance(fusion, type) and issubclass(fusion, nn.Block)
+    if not callable(fusion) or isinstance(fusion, (type, nn.Block)) and not block:
         raise UserError(
-            f"fusion must be a name or a callable f(channels) -> HybridBlock, not {fusion!r}"
+            "fusion must be a name, module:Class, or a callable f(channels) -> HybridBlock, not "
+            f"{asked!r}"
         )
     ours = isinstance(fusion, type) and issubclass(fusion, Fusion)
     options = dict(norm) if ours else {}

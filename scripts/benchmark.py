@@ -9,7 +9,7 @@ infer   inference of whole networks by different engines
 data    the input pipeline against Gluon's DataLoader
 photos  packing photographs, and reading them from records and folders
 
-"literal" is the fusion as its equation is printed, with nn.GlobalAvgPool2D; "add" the plain sum in
+"printed" is the fusion as its equation is printed, with nn.GlobalAvgPool2D; "add" the plain sum in
 its place.  Run it on a quiet machine.
 """
 

@@ -11,6 +11,7 @@ from dataclasses import asdict
 
 from openaff import UserError, create_model, list_models
 from openaff.analysis.complexity import summarize
+from openaff.models import model_info
 from openaff.utils import cli
 from openaff.utils.arguments import Parser
 
@@ -55,9 +56,7 @@ def print_table(records):
 def main():
     parser = Parser(__doc__)
     parser.add_argument("models", nargs="+", metavar="MODEL", help="model id, or quoted pattern")
-    parser.add_argument(
-        "--input", metavar="CxHxW", help="by default 3x32x32 for CIFAR networks, else 3x224x224"
-    )
+    parser.add_argument("--input", metavar="CxHxW", help="by default what each network is made for")
     parser.add_argument(
         "--option", action="append", default=[], metavar="key=value",
         help="option of the networks, its value in YAML; may be repeated",
@@ -70,7 +69,7 @@ def main():
     models = [model for name in args.models for model in expand(name)]
     records = []
     for model in models:
-        size = shape or ((3, 32, 32) if "cifar_" in model else (3, 224, 224))
+        size = shape or model_info(model).backbone.input_shape
         summary = asdict(summarize(create_model(model, **options), size))
         record = {"model": model, "options": options, "input": size, **summary["total"]}
         records.append({**record, "stages": summary["stages"]} if args.verbose else record)

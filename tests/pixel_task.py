@@ -80,7 +80,9 @@ def load_squares(config):
     )
 
 
-@register_backbone(r"pixelnet([1-9])", examples=["pixelnet1"])
+@register_backbone(
+    r"pixelnet([1-9])", ["pixelnet1"], input_shape=(3, 16, 16), strides=(1,), task="pixels"
+)
 class PixelNet(nn.HybridBlock):
     """Three convolutions, the last but one fused with the first."""
 

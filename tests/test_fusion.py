@@ -1,42 +1,63 @@
+import inspect
+import re
+
 import mxnet as mx
 import numpy as np
 import pytest
-from helpers import assert_close, filled, golden, input_value, structural_params
+from helpers import DATA, assert_close, filled, golden, input_value, structural_params
 from mxnet.gluon import nn
 
 import openaff
 from openaff import AFF, IAFF, ConcatFuse, DirectAddFuse, UserError
-from openaff.analysis.reference import literal
+from openaff.analysis.reference import printed
 from openaff.attention import plain_graph
 from openaff.fusion import FUSIONS, Fusion, fusion_by_stage, fusion_factory
 
-ALL = [FUSIONS[key] for key in FUSIONS]
+KEYS = list(FUSIONS)  # before other tests register theirs
+ALL = [FUSIONS[key] for key in KEYS]
+PUBLISHED = [getattr(openaff, path.stem) for path in sorted((DATA / "golden/fusion").glob("*"))]
 ARTICLE = ["ResGlobLocaChaFuse", "AXYforXplusYAddFuse", "AXYforXYAddFuse"]
 SHAPE = (2, 8, 5, 4)
 pair = pytest.mark.parametrize("hybrid", [False, True], ids=["imperative", "hybridised"])
 each = pytest.mark.parametrize("fusion", ALL, ids=lambda fusion: fusion.__name__)
+published = pytest.mark.parametrize("fusion", PUBLISHED, ids=lambda fusion: fusion.__name__)
 
 
 def build(fusion, channels=8):
     return filled(fusion() if fusion is DirectAddFuse else fusion(channels))
 
 
-def test_the_eighteen_are_registered_and_public():
-    assert len(ALL) == 18
-    assert all("_" not in key for key in FUSIONS)
+def test_all_are_public_by_class_name():
+    assert len(PUBLISHED) == 18 and set(PUBLISHED) <= set(ALL)
     for fusion in ALL:
         assert FUSIONS[fusion.__name__] is fusion
         assert getattr(openaff, fusion.__name__) is fusion
+    names = {fusion.__name__ for fusion in ALL}
+    assert names <= set(dir(openaff)) and names <= set(openaff.__all__)
     assert AFF is openaff.ASKCFuse and IAFF is openaff.ResGlobLocaforGlobLocaChaFuse
 
 
-@each
+def test_the_page_lists_all_that_are_registered(root):
+    page = (root / "docs/networks.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` \| `(\w+)`( \*r\*)? \|", page, re.M)
+    expected = {
+        (key, FUSIONS[key].__name__, " *r*" if "reduction" in options(FUSIONS[key]) else "")
+        for key in KEYS
+    }
+    assert set(rows) == expected
+
+
+def options(fusion):
+    return inspect.signature(fusion).parameters
+
+
+@published
 def test_names_and_shapes_are_the_published_ones(fusion):
     shapes = {name: list(p.shape) for name, p in structural_params(build(fusion)).items()}
     assert shapes == golden("fusion/" + fusion.__name__)["params"]
 
 
-@each
+@published
 @pair
 def test_golden_inference(fusion, hybrid):
     expected = golden("fusion/" + fusion.__name__)
@@ -107,16 +128,16 @@ def test_gradients_equal_finite_differences(fusion, hybrid):
     assert (ends[0] - ends[1]) / (2 * step) == pytest.approx(slope, rel=2e-2, abs=1e-3)
 
 
-def literal_twin(fusion):
+def printed_twin(fusion):
     key = next(key for key in FUSIONS if FUSIONS[key] is fusion)
-    twin = literal(key)
+    twin = printed(key)
     return filled(twin() if fusion is DirectAddFuse else twin(8))
 
 
 @each
 def test_values_and_gradients_equal_the_printed_equations(fusion):
     results = []
-    for block in (build(fusion), literal_twin(fusion)):
+    for block in (build(fusion), printed_twin(fusion)):
         block.hybridize()
         x, residual = input_value(SHAPE, 0), input_value(SHAPE, 1)
         x.attach_grad()
@@ -137,7 +158,7 @@ def test_values_and_gradients_equal_the_printed_equations(fusion):
 
 @each
 def test_inference_equals_the_printed_equation_on_odd_sizes(fusion):
-    block, twin = build(fusion), literal_twin(fusion)
+    block, twin = build(fusion), printed_twin(fusion)
     for shape in ((1, 8, 1, 1), (3, 8, 7, 2), (2, 8, 16, 16)):
         inputs = input_value(shape, 3), input_value(shape, 4)
         assert_close(block(*inputs), twin(*inputs))
@@ -236,6 +257,20 @@ def test_factory_takes_keys_class_names_classes_and_callables():
     assert type(fusion_factory(lambda channels: Mean())(16)) is Mean
 
 
+def test_factory_takes_a_class_of_a_module_of_ones_own(tmp_path, monkeypatch):
+    (tmp_path / "my_fusions.py").write_text(
+        "from openaff.fusion import Fusion\n"
+        "class Max(Fusion):\n"
+        "    def hybrid_forward(self, F, x, residual):\n"
+        "        return F.maximum(x, residual)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    net = openaff.create_model("cifar_resnet8", fusion="my_fusions:Max", width_multiplier=1)
+    assert type(net.features[2][0].attention).__name__ == "Max"
+    with pytest.raises(UserError, match="reduction=4 has no effect: Max takes none"):
+        fusion_factory("my_fusions:Max", reduction=4)
+
+
 def test_factory_uses_the_reduction_asked_for_else_the_default():
     def hidden(**options):
         block = fusion_factory("aff", **options)(32)
@@ -251,7 +286,11 @@ def test_factory_uses_the_reduction_asked_for_else_the_default():
     [
         ("af", {}, "unknown fusion 'af'; did you mean 'aff'"),
         ("add", {"reduction": 4}, "reduction=4 has no effect: DirectAddFuse takes none"),
-        (3, {}, "must be a name or a callable"),
+        (3, {}, "must be a name, module:Class, or a callable .* not 3"),
+        (int, {}, "must be a name, module:Class, or a callable .* not <class 'int'>"),
+        ("no_such:Mean", {}, "fusion: there is no module 'no_such'"),
+        ("os.path:Mean", {}, "fusion: the module os.path has no 'Mean'"),
+        ("os.path:sep", {}, "must be a name, module:Class, or a callable .* not 'os.path:sep'"),
     ],
 )
 def test_factory_errors(fusion, options, message):

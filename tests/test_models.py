@@ -5,8 +5,9 @@ from helpers import assert_close, filled, golden, input_value, layout, structura
 from mxnet.gluon import nn
 
 from openaff import UserError, create_model, list_models
-from openaff.analysis.reference import literal
+from openaff.analysis.reference import printed
 from openaff.fusion import FUSIONS
+from openaff.models import model_info
 
 PUBLISHED = {
     "add_resnet8_c1_cifar100": ("add_cifar_resnet8", {"width_multiplier": 1}),
@@ -25,6 +26,7 @@ TINY = {"width_multiplier": 1, "num_classes": 7}
 FAMILIES = {
     "cifar_resnet8": (TINY, (2, 3, 33, 30)),
     "cifar_resnext11_32x4d": ({"num_classes": 7}, (2, 3, 17, 14)),
+    "resnet18": ({"num_classes": 7}, (2, 3, 65, 70)),
     "resnet50": ({"num_classes": 7}, (2, 3, 65, 70)),
     "resnext50_32x4d": ({"num_classes": 7}, (2, 3, 65, 70)),
 }
@@ -88,9 +90,10 @@ def test_golden_logits_of_ill_conditioned_networks(name):
     assert_close(actual, expected, 0.25)
 
 
-@family
-@pytest.mark.parametrize("key", ["aff", "iaff"])
-def test_networks_equal_their_literal_form(backbone, key):
+@pytest.mark.parametrize(
+    "backbone, key", [("cifar_resnet8", "iaff")] + [(backbone, "aff") for backbone in FAMILIES]
+)
+def test_networks_equal_their_printed_form(backbone, key):
     """Well-conditioned values: the initialisation's, and statistics of a first batch."""
     options, shape = FAMILIES[backbone]
     options = dict(options, first_fused_stage=1)
@@ -98,7 +101,7 @@ def test_networks_equal_their_literal_form(backbone, key):
     x = input_value(shape)
     with mx.autograd.record():
         net(x)  # moves the running statistics
-    oracle = create_model(backbone, fusion=literal(key), **options)
+    oracle = create_model(backbone, fusion=printed(key), **options)
     oracle.initialize()
     params = structural_params(oracle)
     assert params.keys() == structural_params(net).keys()
@@ -107,9 +110,12 @@ def test_networks_equal_their_literal_form(backbone, key):
     assert_close(net(x), oracle(x))
 
 
-@family
-@pytest.mark.parametrize("key", list(FUSIONS))
-def test_every_fusion_in_every_backbone(backbone, key):
+@pytest.mark.parametrize(
+    "backbone, key",
+    [("cifar_resnet8", key) for key in FUSIONS]
+    + [(backbone, key) for backbone in list(FAMILIES)[1:] for key in ("aff", "gau")],
+)
+def test_fusions_train_in_a_small_network_and_networks_with_a_few_fusions(backbone, key):
     options, shape = FAMILIES[backbone]
     net = initialized(f"{key}_{backbone}", last_gamma=False, **options)
     x = input_value(shape)
@@ -148,18 +154,67 @@ def test_squeeze_excitation_gets_gradients(backbone):
 
 
 @family
-def test_features_only_gives_all_stage_outputs(backbone):
+def test_features_only_gives_the_maps_that_feature_info_describes(backbone):
     options, shape = FAMILIES[backbone]
     net = initialized(f"aff_{backbone}", features_only=True, **options)
     x = input_value(shape)
     outputs = net(x)
-    sizes = [max(output.shape[2:]) for output in outputs]
-    assert sizes == sorted(sizes, reverse=True) and len(set(sizes)) == len(sizes) >= 3
-    assert all(b.shape[1] == 2 * a.shape[1] for a, b in zip(outputs, outputs[1:]))
+    assert [output.shape for output in outputs] == [
+        (2, channels, -(-shape[2] // stride), -(-shape[3] // stride))
+        for _, channels, stride in net.feature_info
+    ]
     net.hybridize()
     for imperative, hybrid in zip(outputs, net(x)):
         assert_close(hybrid, imperative)
-    assert not any(name.startswith(("output", "fc")) for name in structural_params(net))
+    names = list(structural_params(net))
+    assert not any(name.startswith(("output", "fc")) for name in names)
+    for name, *_ in net.feature_info:
+        assert any(each.startswith(name + ".0.") for each in names)
+
+
+@pytest.mark.parametrize("backbone", [*FAMILIES, "resnext50_64x4d"])
+def test_what_is_known_of_a_model_is_what_is_built(backbone):
+    fusion, name, family = model_info(f"aff_{backbone}")
+    assert (fusion, name) == ("aff", backbone)
+    assert model_info(backbone) == (None, backbone, family)
+    net = create_model(f"aff_{backbone}")
+    assert tuple(feature.channels for feature in net.feature_info) == family.widths
+    assert tuple(feature.stride for feature in net.feature_info) == family.strides
+    head = list(structural_params(net).values())[-1]
+    assert head.shape == (family.num_classes,) == (net.options.num_classes,)
+    assert family.task == "classification"
+    assert family.input_shape == ((3, 32, 32) if family.num_classes == 100 else (3, 224, 224))
+
+
+def test_the_norm_on_the_input_can_be_frozen():
+    """Then no backward pass goes through a frozen network for its sake."""
+    net = initialized("add_cifar_resnet8", **TINY)
+    x = input_value((2, 3, 8, 8))
+    norm = net.features[0]
+
+    def mean_after_a_step():
+        with mx.autograd.record():
+            loss = net(x).sum()
+        loss.backward()
+        return norm.running_mean.data().asnumpy().copy()
+
+    net.features.collect_params().setattr("grad_req", "null")
+    assert not mean_after_a_step().any()
+    net.features.collect_params().setattr("grad_req", "write")
+    assert mean_after_a_step().any() and norm.gamma.grad_req == "null"
+
+
+def test_gradients_of_the_images():
+    net = initialized("aff_cifar_resnet8", **TINY)
+    x = input_value((2, 3, 8, 8))
+    x.attach_grad()
+    for hybrid in (False, True):
+        net.hybridize(hybrid)
+        with mx.autograd.record(train_mode=False):
+            loss = net(x).sum()
+        loss.backward()
+        assert np.abs(x.grad.asnumpy()).max() > 0
+        x.grad[:] = 0
 
 
 @family
@@ -173,7 +228,7 @@ def test_norm_layer_and_kwargs_reach_every_norm(backbone):
     norms = []
     net.apply(lambda b: norms.append(b) if isinstance(b, nn.BatchNorm) else None)
     assert len(norms) > 10
-    assert all(isinstance(norm, Own) and norm._kwargs["eps"] == 0.5 for norm in norms)
+    assert all(type(norm) is Own and norm._kwargs["eps"] == 0.5 for norm in norms)
     assert net(input_value(shape)).shape == (2, 7)
 
 
@@ -181,50 +236,70 @@ def test_dilated_resnet_has_output_stride_8():
     options = {"features_only": True, "dilated": True}
     outputs = initialized("aff_resnet50", **options)(input_value((1, 3, 64, 64)))
     assert [output.shape[2] for output in outputs] == [16, 8, 8, 8]
+    small = create_model("aff_resnet18", dilated=True)
+    assert [feature.stride for feature in small.feature_info] == [4, 8, 8, 8]
     dilated = structural_params(create_model("aff_resnet50", dilated=True))
     plain = structural_params(create_model("aff_resnet50"))
     assert {k: p.shape for k, p in dilated.items()} == {k: p.shape for k, p in plain.items()}
 
 
 @pytest.mark.parametrize(
-    "name, options, present, absent",
+    "name, options, gained, lost",
     [
-        ("aff_resnet50", {"deep_stem": False}, "conv1.weight", "conv1.0"),
-        ("aff_resnet50", {"avg_down": False}, "layer2.0.downsample.0.weight", "layer9"),
-        ("aff_resnet50", {"first_fused_stage": 4}, "layer4.0.attention", "layer3.0.attention"),
-        ("aff_resnet50", {"use_se": True}, "layer1.0.se.1.weight", "layer9"),
-        ("aff_resnext50_32x4d", {"deep_stem": False}, "features.4.0.body", "features.10"),
-        (
-            "aff_resnext50_32x4d",
-            {"avg_down": False},
-            "features.11.0.downsample.0.weight",
-            "features.11.0.downsample.2",
-        ),
-        ("aff_cifar_resnext29_32x4d", {"deep_stem": True}, "features.9.0.body", "features.3.0"),
-        (
-            "aff_cifar_resnext29_32x4d",
-            {"avg_down": False},
-            "features.3.0.downsample.0.weight",
-            "features.3.0.downsample.2",
-        ),
+        ("cifar_resnet8", {"first_fused_stage": 3}, None,
+         "features.3.0.attention.local_att.0.weight"),
+        ("cifar_resnet8", {"deep_stem": True}, "features.7.weight", "features.2.0.resfwd.0.gamma"),
+        ("cifar_resnet8", {"avg_down": False}, "features.3.0.downsample.0.weight",
+         "features.3.0.downsample.1.weight"),
+        ("cifar_resnext29_32x4d", {"deep_stem": True}, "features.9.0.body.0.weight",
+         "features.3.0.body.0.weight"),
+        ("cifar_resnext29_32x4d", {"avg_down": False}, "features.3.0.downsample.0.weight",
+         "features.3.0.downsample.2.gamma"),
+        ("resnet18", {"deep_stem": False}, "conv1.weight", "conv1.0.weight"),
+        ("resnet18", {"avg_down": False}, "layer2.0.downsample.0.weight",
+         "layer2.0.downsample.2.gamma"),
+        ("resnet18", {"first_fused_stage": 4}, None, "layer3.0.attention.local_att.0.weight"),
+        ("resnet50", {"use_se": True}, "layer1.0.se.1.weight", None),
+        ("resnext50_32x4d", {"deep_stem": False}, "features.4.0.body.0.weight",
+         "features.10.2.body.0.weight"),
+        ("resnext50_32x4d", {"avg_down": False}, "features.11.0.downsample.0.weight",
+         "features.11.0.downsample.2.gamma"),
     ],
-)
-def test_options_of_the_bottleneck_families(name, options, present, absent):
-    names = list(structural_params(create_model(name, **options)))
-    assert any(each.startswith(present) for each in names)
-    assert not any(each.startswith(absent) for each in names)
+)  # fmt: skip
+def test_options_change_parameters(name, options, gained, lost):
+    changed = set(structural_params(create_model(f"aff_{name}", **options)))
+    default = set(structural_params(create_model(f"aff_{name}")))
+    for found, expected in ((changed - default, gained), (default - changed, lost)):
+        assert expected in found if expected else not found
 
 
 @pytest.mark.parametrize(
-    "name, blocks", [("resnet152", (3, 8, 36, 3)), ("resnext101_32x4d", (3, 4, 23, 3))]
+    "name, blocks",
+    [
+        ("resnet18", (2, 2, 2, 2)),
+        ("resnet34", (3, 4, 6, 3)),
+        ("resnet152", (3, 8, 36, 3)),
+        ("resnext101_32x4d", (3, 4, 23, 3)),
+    ],
 )
 def test_depths(name, blocks):
     net = create_model(name)
-    if name.startswith("resnet"):
-        stages = [net.layer1, net.layer2, net.layer3, net.layer4]
-    else:
-        stages = [net.features[index] for index in net._stages]
-    assert tuple(map(len, stages)) == blocks
+    names = structural_params(net)
+    for feature, count in zip(net.feature_info, blocks):
+        found = {each.split(".")[feature.name.count(".") + 1] for each in names
+                 if each.startswith(feature.name + ".")}  # fmt: skip
+        assert found == set(map(str, range(count)))
+
+
+def test_table_lines_of_resnet_18_and_64x4d():
+    shapes = {name: p.shape for name, p in structural_params(create_model("resnet18")).items()}
+    assert shapes["layer1.1.conv2.weight"] == (64, 64, 3, 3)
+    assert shapes["layer4.0.downsample.1.weight"] == (512, 256, 1, 1)
+    assert "layer1.0.downsample.1.weight" not in shapes  # nothing changes its shape there
+    assert shapes["fc.weight"] == (1000, 512)
+    shapes = {n: p.shape for n, p in structural_params(create_model("resnext50_64x4d")).items()}
+    assert shapes["features.10.0.body.0.weight"] == (256, 128, 1, 1)
+    assert shapes["features.10.0.body.3.weight"] == (256, 4, 3, 3)
 
 
 @family
@@ -266,23 +341,6 @@ def test_ones_own_fusion_without_registering_it():
     assert_close(net(x), imperative)
 
 
-@pytest.mark.parametrize(
-    "options, present, absent",
-    [
-        ({"first_fused_stage": 3}, "features.4.0.attention", "features.3.0.attention"),
-        ({"deep_stem": True}, "features.7.weight", "features.4.0"),
-        ({"avg_down": False}, "features.3.0.downsample.0.weight", "features.3.0.downsample.1"),
-        ({"reduction": 16}, "features.2.0.attention", "none"),
-    ],
-)
-def test_options(options, present, absent):
-    net = filled(create_model("aff_cifar_resnet8", **TINY, **options))
-    names = list(structural_params(net))
-    assert any(name.startswith(present) for name in names)
-    assert not any(name.startswith(absent) for name in names)
-    assert net(input_value((2, 3, 32, 32))).shape == (2, 7)
-
-
 def test_width_reduction_and_deep_stem_shapes():
     net = create_model("aff_cifar_resnet8", width_multiplier=2, reduction=8, deep_stem=True)
     shapes = {name: param.shape for name, param in structural_params(net).items()}
@@ -298,7 +356,7 @@ def test_width_reduction_and_deep_stem_shapes():
         ("aff_cifar_resnet9", {}, "no CIFAR ResNet has depth 9: it must be 6b"),
         ("aff_cifar_resnet2", {}, "no CIFAR ResNet has depth 2"),
         ("aff_cifar_resnext30_32x4d", {}, "no CIFAR ResNeXt has depth 30: it must be 9b"),
-        ("aff_resnet18", {}, r"no ResNet has depth 18: it is one of \[50, 101, 152\]"),
+        ("aff_resnet19", {}, r"no ResNet has depth 19: it is one of \[18, 34, 50, 101, 152\]"),
         ("aff_resnext18_32x4d", {}, "no ResNeXt has depth 18"),
         ("aff_resnet50", {"first_fused_stage": 6}, "must be 1 to 5 for 4 stages"),
         ("aff_resnet50", {"first_fused_stage": 5, "reduction": 8}, "reduction=8 has no effect: no"),
@@ -307,6 +365,8 @@ def test_width_reduction_and_deep_stem_shapes():
         ("aff_cifar_resnet8", {"fusion": "iaff"}, "has a fusion already"),
         ("aff_cifar_resnet8", {"num_classes": 0}, "num_classes must be a positive integer"),
         ("aff_cifar_resnet8", {"width": 2}, "no option 'width'.*width_multiplier"),
+        ("aff_resnet50", {"deep_stm": True}, "no option 'deep_stm'; did you mean 'deep_stem'"),
+        ("aff_resnet18", {"width_multiplier": 2}, "aff_resnet18 has no option 'width_multiplier'"),
         ("aff_cifar_resnet8", {"width_multiplier": "2"}, "width_multiplier must be a positive"),
         ("aff_cifar_resnet8", {"first_fused_stage": 5}, "must be 1 to 4 for 3 stages"),
         ("aff_cifar_resnet8", {"deep_stem": "maybe"}, "deep_stem must be true or false"),

@@ -18,11 +18,11 @@ from ..data.transforms import Compose, ImagesOnly, Normalize, RandomCrop, Random
 from ..deploy.onnx_model import export_onnx, network, to_int8
 from ..deploy.symbol import export_symbol
 from ..fusion import FUSIONS
-from ..models import create_model
+from ..models import create_model, model_info
 from ..utils.errors import UserError
 from ..utils.framework import physical_cores
 from .pillow_autoaugment import PillowAutoAugment
-from .reference import literal
+from .reference import printed
 
 CLASSES = 100  # that the networks have by default
 # What training is measured with: fusion, backbone, options, batch size
@@ -64,21 +64,21 @@ def build_network(fusion, backbone, options):
 
 def random_images(backbone, batch_size):
     """A batch of the size that a backbone is made for."""
-    size = 32 if backbone.startswith("cifar_") else 224
-    return mx.nd.random.normal(shape=(batch_size, 3, size, size))
+    shape = model_info(backbone).backbone.input_shape
+    return mx.nd.random.normal(shape=(batch_size, *shape))
 
 
 def form_of(name, key):
     """A fusion in one of the compared forms: as printed, ours, or the plain sum instead."""
-    return {"literal": literal(key), "ours": FUSIONS[key], "add": FUSIONS["add"]}[name]
+    return {"printed": printed(key), "ours": FUSIONS[key], "add": FUSIONS["add"]}[name]
 
 
-FORMS = ("literal", "ours", "add")
+FORMS = ("printed", "ours", "add")
 
 
 def ratio_row(case, unit, rates, **more):
     """What is printed of the three forms' rates."""
-    ratios = {f"ours/{form}": rates["ours"] / rates[form] for form in ("literal", "add")}
+    ratios = {f"ours/{form}": rates["ours"] / rates[form] for form in ("printed", "add")}
     return {"case": case, "unit": unit, **rates, **ratios, **more}
 
 
@@ -93,7 +93,7 @@ DEPLOYED = [
 def infer(turns=5, batch_sizes=(1, 32), seconds=1.0):
     """Inference of whole networks by different engines: images a second, and times of a batch.
 
-    "literal", "ours" and "add" are hybridised Gluon networks, "oneDNN" is ours as a symbol with
+    "printed", "ours" and "add" are hybridised Gluon networks, "oneDNN" is ours as a symbol with
     MXNet's oneDNN fusions, and the others are its ONNX files in ONNX Runtime.
     """
     rows = []
@@ -103,14 +103,14 @@ def infer(turns=5, batch_sizes=(1, 32), seconds=1.0):
             for batch_size in batch_sizes:
                 images = random_images(backbone, batch_size)
                 times = _interleaved_times(engines, images, turns, seconds)
-                literal_median = np.median(times["literal"])
+                printed_median = np.median(times["printed"])
                 for name, each in times.items():
                     rows.append(
                         {
                             "case": f"{key}_{backbone}, batch {batch_size}, {name}",
                             "unit": "",
                             "images/s": batch_size / np.median(each),
-                            "/literal": literal_median / np.median(each),
+                            "/printed": printed_median / np.median(each),
                             **{
                                 f"p{share} ms": 1000 * float(np.percentile(each, share))
                                 for share in (50, 90, 99)

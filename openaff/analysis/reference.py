@@ -1,4 +1,4 @@
-"""The fusions as their equations are printed: the yardstick of benchmarks, the oracle of tests.
+"""The fusions as their equations are printed: the reference of benchmarks, the oracle of tests.
 
 Same children, same parameter names; only ``hybrid_forward`` and the pooling are written naively.
 """
@@ -65,10 +65,10 @@ EQUATIONS = {
 }
 
 
-def literal(key):
+def printed(key):
     """The fusion class of ``key`` with its equation as printed."""
 
-    class Literal(FUSIONS[key]):
+    class Printed(FUSIONS[key]):
         def context(self, *args, **options):
             body = super().context(*args, **options)
             for index, child in list(body._children.items()):
@@ -79,5 +79,5 @@ def literal(key):
         def hybrid_forward(self, F, x, residual):
             return EQUATIONS[key](F, self, x, residual)
 
-    Literal.__name__ = "Literal" + FUSIONS[key].__name__
-    return Literal
+    Printed.__name__ = "Printed" + FUSIONS[key].__name__
+    return Printed

@@ -1,40 +1,111 @@
 """Networks by name: ``<fusion>_<backbone>``, or a bare backbone."""
 
+import dataclasses
 import fnmatch
 import inspect
 import re
+from dataclasses import dataclass
+from typing import Callable, NamedTuple, Optional, Tuple
 
 from ..fusion import FUSIONS
 from ..utils.errors import UserError, positive_int, suggest
 
-_BACKBONES = []  # (compiled pattern of the name, builder, names to list)
+
+@dataclass(frozen=True)
+class Backbone:
+    """A family of networks, and what one must know to use them; see :func:`register_backbone`."""
+
+    network: Callable
+    pattern: str
+    names: Tuple[str, ...]
+    input_shape: Tuple[int, int, int]
+    strides: Tuple[int, ...] = ()
+    widths: Tuple[int, ...] = ()
+    task: str = "classification"
+
+    @property
+    def options(self):
+        """Name -> default of all options, but for the fusion."""
+        if hasattr(self.network, "Options"):
+            fields = dataclasses.fields(self.network.Options)
+        else:
+            parameters = inspect.signature(self.network).parameters.values()
+            fields = [each for each in parameters if each.default is not each.empty]
+        return {field.name: field.default for field in fields if field.name != "fusion"}
+
+    @property
+    def num_classes(self):
+        """Outputs by default."""
+        return self.options["num_classes"]
+
+    def numbers(self, name):
+        """The network's first arguments that ``name`` stands for, or None."""
+        match = re.fullmatch(self.pattern, name)
+        return match and tuple(map(int, match.groups()))
 
 
-def register_backbone(pattern, examples):
-    """Decorator: ``builder(*numbers, fusion=..., num_classes=..., **options)`` for a family.
+class ModelInfo(NamedTuple):
+    """What is known of a model id."""
+
+    fusion: Optional[str]  # its key; None of a bare backbone
+    name: str  # of the backbone
+    backbone: Backbone  # the backbone's family
+
+
+_BACKBONES = []
+
+
+def register_backbone(pattern, names, **facts):
+    """Decorator: ``network(*numbers, fusion=..., num_classes=..., **options)`` for a family.
+
+    Of several patterns that a name fits, the one entered first counts.
 
     Parameters
     ----------
     pattern : str
-        Regular expression of the family's names; its groups are the builder's first arguments,
-        as integers.
-    examples : list of str
-        The names to list.
+        Regular expression of the family's names; its groups are the network's first arguments,
+        integers.
+    names : sequence of str
+        The names to list; there may be more.
+    facts
+        ``input_shape``: of the images that it is made for, (3, H, W).  ``strides``, ``widths``:
+        of each stage's output, with the default options.  ``task``: the task's key.
     """
 
-    def add(builder):
-        _BACKBONES.append((re.compile(pattern), builder, tuple(examples)))
-        return builder
+    def add(network):
+        _BACKBONES.append(Backbone(network, pattern, tuple(names), **facts))
+        return network
 
     return add
 
 
-def _find(name):
-    for pattern, builder, _ in _BACKBONES:
-        match = pattern.fullmatch(name)
-        if match:
-            return builder, [int(group) for group in match.groups()]
-    return None
+def model_info(name):
+    """What is known of a model id, or of a bare backbone.
+
+    Returns
+    -------
+    ModelInfo
+
+    Raises
+    ------
+    UserError
+        An unknown name.
+
+    Examples
+    --------
+    >>> from openaff.models import model_info
+    >>> model_info("aff_resnet50").backbone.input_shape
+    (3, 224, 224)
+    """
+    key, _, rest = name.partition("_")
+    for fusion, backbone in ((None, name), (key, rest)):
+        for family in _BACKBONES:
+            if family.numbers(backbone) and (fusion is None or fusion in list(FUSIONS)):
+                return ModelInfo(fusion, backbone, family)
+    known = [*list_models(), *(each for family in _BACKBONES for each in family.names)]
+    raise UserError(
+        f"unknown model {name!r}{suggest(name, known)}; openaff.list_models() lists the names"
+    )
 
 
 def list_models(pattern="*"):
@@ -42,12 +113,8 @@ def list_models(pattern="*"):
 
     Families take more depths than are listed: any 6b + 2 for ``cifar_resnet``, for example.
     """
-    names = [
-        f"{fusion}_{example}"
-        for fusion in FUSIONS
-        for _, _, examples in _BACKBONES
-        for example in examples
-    ]
+    backbones = [name for family in _BACKBONES for name in family.names]
+    names = [f"{fusion}_{backbone}" for fusion in FUSIONS for backbone in backbones]
     return sorted(fnmatch.filter(names, pattern))
 
 
@@ -60,12 +127,14 @@ def create_model(name, fusion=None, num_classes=None, **options):
         A model id ``<fusion>_<backbone>`` (``aff_cifar_resnet32``), or a bare backbone
         (``cifar_resnet32``), see :func:`list_models`.
     fusion : str or callable, optional
-        For a bare backbone: a fusion's key or class name, a :class:`~openaff.fusion.Fusion`
-        class, or one's own ``f(channels) -> HybridBlock``.  By default the plain sum.
+        For a bare backbone, what :func:`~openaff.fusion.fusion_factory` takes: a fusion's key or
+        class name, ``"module:Class"``, a class, or one's own ``f(channels) -> HybridBlock``.  By
+        default the plain sum.
     num_classes : int, optional
         Outputs, by default the published network's.
     options
-        The family's options, such as ``width_multiplier`` or ``first_fused_stage``.
+        The family's options, such as ``width_multiplier`` or ``first_fused_stage``; see
+        :class:`~openaff.models.stages.Options`.
 
     Returns
     -------
@@ -82,53 +151,21 @@ def create_model(name, fusion=None, num_classes=None, **options):
     >>> import openaff
     >>> net = openaff.create_model("aff_cifar_resnet8", num_classes=10, width_multiplier=1)
     """
-    found = _find(name)
-    if found is None:
-        key, _, backbone = name.partition("_")
-        found = _find(backbone) if key in list(FUSIONS) else None
-        if found is None:
-            near = suggest(name, list_models() + _backbone_names())
-            raise UserError(f"unknown model {name!r}{near}; openaff.list_models() lists the names")
-        if fusion is not None:
-            raise UserError(
-                f"the name {name!r} has a fusion already: leave fusion={fusion!r} out, or name "
-                f"the backbone {backbone!r}"
-            )
-        fusion = key
-    builder, numbers = found
-    if num_classes is not None:
-        options["num_classes"] = positive_int("num_classes", num_classes)
-    _check_options(name, builder, options)
-    return builder(*numbers, fusion="add" if fusion is None else fusion, **options)
-
-
-def _backbone_names():
-    return [example for _, _, examples in _BACKBONES for example in examples]
-
-
-def _check_options(name, builder, options):
-    """Refuse unknown options, and values of another kind than the default's."""
-    known = {
-        parameter.name: parameter.default
-        for parameter in inspect.signature(builder).parameters.values()
-        if parameter.default is not parameter.empty and parameter.name != "fusion"
-    }
-    for option, value in options.items():
+    info = model_info(name)
+    if fusion is not None and info.fusion is not None:
+        raise UserError(
+            f"the name {name!r} has a fusion already: leave fusion={fusion!r} out, or name "
+            f"the backbone {info.name!r}"
+        )
+    family, known = info.backbone, info.backbone.options
+    for option in options:
         if option not in known:
             raise UserError(
                 "{} has no option {!r}{} (its options: {})".format(
                     name, option, suggest(option, known), ", ".join(known)
                 )
             )
-        if isinstance(known[option], bool) and not isinstance(value, bool):
-            raise UserError(f"{option} must be true or false, not {value!r}")
-    if "norm_layer" not in known:
-        return
-    norm_layer = options.get("norm_layer", known["norm_layer"])
-    norm_kwargs = options.get("norm_kwargs")
-    if not callable(norm_layer):
-        raise UserError(f"norm_layer must be a class of layers, not {norm_layer!r}")
-    try:
-        norm_layer(in_channels=1, **(norm_kwargs or {}))
-    except (TypeError, AssertionError) as error:
-        raise UserError(f"norm_kwargs={norm_kwargs!r}: {error}") from None
+    if num_classes is not None:
+        options["num_classes"] = positive_int("num_classes", num_classes)
+    options["fusion"] = info.fusion or ("add" if fusion is None else fusion)
+    return family.network(*family.numbers(info.name), **options)

@@ -17,7 +17,8 @@ SHOWN = 3  # names that a message lists of each kind of difference
 def load_parameters(net, path, ctx=None, name=None):
     """Load what ``net.save_parameters`` wrote, after a check of every name and shape.
 
-    Values of another type, such as the float16 of mixed training, are cast to the network's.
+    Values of another type, such as the float16 of mixed training, are cast to the network's.  A
+    ``features_only`` network also takes a classifier's file, and leaves its head.
 
     Parameters
     ----------
@@ -39,11 +40,14 @@ def load_parameters(net, path, ctx=None, name=None):
     name = name or type(net).__name__
     arrays = _read(path, name)
     expected = {key: param.shape for key, param in net._collect_params_with_prefix().items()}
+    head = tuple(getattr(net, "head_names", ()))
+    arrays = {key: value for key, value in arrays.items() if not key.startswith(head)}
     problem = None if set(expected) & set(arrays) else _other_form(arrays)
     problem = problem or _differences(expected, arrays)
     if problem:
         raise _refusal(path, name, problem)
-    net.load_parameters(str(path), ctx=ctx, cast_dtype=True)
+    # Nothing is left over but a head that the network does not have.
+    net.load_parameters(str(path), ctx=ctx, cast_dtype=True, ignore_extra=bool(head))
 
 
 def load_model(model, path, ctx=None, /, **options):

@@ -1,7 +1,5 @@
 """Tables of things by name: fusions, networks, data sets, tasks, optimisers."""
 
-import re
-
 from .errors import UserError, suggest
 
 
@@ -12,20 +10,20 @@ class Registry:
     ----------
     kind : str
         What the entries are, for error messages: "fusion", "data set".
-    form : str, optional
-        Regular expression that every key must match.
+    plain : bool
+        Whether keys must be letters and digits alone, because other names are made of them.
     """
 
-    def __init__(self, kind, form=".+"):
+    def __init__(self, kind, plain=False):
         self.kind = kind
-        self._form = form
+        self._plain = plain
         self._entries = {}
         self._keys = []
 
     def register(self, key, *aliases):
         """Decorator that registers an object as ``key`` and ``aliases``; names must be new."""
-        if not re.fullmatch(self._form, key):
-            raise UserError(f"{key!r} is no key of a {self.kind}: it must match {self._form}")
+        if self._plain and not (key.isascii() and key.isalnum()):
+            raise UserError(f"a {self.kind}'s key is letters and digits alone, not {key!r}")
 
         def add(entry):
             for name in (key,) + aliases:

@@ -81,6 +81,43 @@ def test_load_model_takes_the_number_of_outputs_from_the_file(saved):
         load_model("aff_cifar_resnet8", path, width_multiplier=1, num_classes=9)
 
 
+@pytest.mark.parametrize(
+    "model, shape",
+    [
+        ("aff_cifar_resnet8", (2, 3, 32, 32)),
+        ("aff_cifar_resnext11_32x4d", (1, 3, 16, 16)),
+        ("aff_resnet18", (1, 3, 64, 64)),
+    ],
+)
+def test_features_only_networks_take_a_classifiers_file(model, shape, tmp_path):
+    classifier, path = filled(create_model(model, num_classes=7)), tmp_path / "net.params"
+    classifier.save_parameters(str(path))
+    net = create_model(model, features_only=True)
+    load_parameters(net, path)
+    loaded = values(net)
+    assert same(loaded, {key: value for key, value in values(classifier).items() if key in loaded})
+    left = set(values(classifier)) - set(loaded)
+    assert left and all(name.startswith(net.head_names) for name in left)
+    deepest = load_model(model, path, features_only=True)(input_value(shape))[-1]
+    assert_close(deepest, net(input_value(shape))[-1])
+
+    arrays = mx.nd.load(str(path))
+    mx.nd.save(str(path), {**arrays, "features.99.weight": mx.nd.ones((1,))})
+    with pytest.raises(UserError, match=r"1 unexpected \(features.99.weight \(1,\)\)"):
+        load_parameters(create_model(model, features_only=True), path)
+    with pytest.raises(UserError, match="1 unexpected"):
+        load_parameters(classifier, path)
+    arrays.pop(next(key for key in arrays if key in loaded))
+    mx.nd.save(str(path), arrays)
+    with pytest.raises(UserError, match="1 missing"):
+        load_parameters(create_model(model, features_only=True), path)
+
+
+def test_a_classifier_does_not_take_the_file_of_features_only(tmp_path):
+    filled(tiny(features_only=True)).save_parameters(str(tmp_path / "features.params"))
+    refused(tmp_path / "features.params", "6 missing .*features.5.gamma")
+
+
 def test_sizes_that_the_network_does_not_know_yet(tmp_path):
     dense = [mx.gluon.nn.Dense(3, in_units=units) for units in (4, 0)]
     nets = [mx.gluon.nn.HybridSequential() for _ in dense]
@@ -148,13 +185,22 @@ def test_scope_names_are_no_structural_names(saved, tmp_path):
     refused(path, r"Gluon's scope names \(such as cifarresnet\d+_.*collect_params\(\).save")
 
 
-@pytest.mark.parametrize("name", list(PUBLISHED))
-def test_published_networks_have_the_files_names_and_shapes(name):
-    checkpoint = PUBLISHED[name]
+ONCE = {PUBLISHED[name].model: name for name in PUBLISHED}  # a network of several files
+
+
+@pytest.mark.parametrize("model", ONCE)
+def test_published_networks_have_the_files_names_and_shapes(model):
+    checkpoint = PUBLISHED[ONCE[model]]
     net = create_model(checkpoint.model, num_classes=checkpoint.outputs, **checkpoint.options)
     shapes = {key: list(param.shape) for key, param in structural_params(net).items()}
     published = "{}_{}".format(checkpoint.model.replace("cifar_", ""), checkpoint.dataset)
     assert shapes == layout(published)["params"]
+
+
+def test_files_of_one_network_agree_on_its_options():
+    built = {(PUBLISHED[name].model, str(PUBLISHED[name].options)) for name in PUBLISHED}
+    assert len(built) == len(ONCE)
+    assert {PUBLISHED[name].outputs for name in PUBLISHED} == {100, 1000}
 
 
 def test_the_table_is_the_published_one():
