@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Train AFF and its plain-sum twin on the embedded digits, draw, export, and print a table.
+"""Train a network with AFF, and the same one with a plain sum, on the embedded digits.
 
 python scripts/demo.py
 """

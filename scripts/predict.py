@@ -8,7 +8,8 @@ import json
 
 from openaff.deploy.predict import ENGINES, Predictor
 from openaff.utils import cli
-from openaff.utils.arguments import Parser
+from openaff.utils.arguments import Parser, add_imports
+from openaff.utils.imports import import_modules
 
 
 def main():
@@ -24,18 +25,17 @@ def main():
         "--top", type=int, default=5, metavar="N", help="labels to print (%(default)s)"
     )
     parser.add_argument("--json", action="store_true", help="print a JSON object instead")
+    add_imports(parser)
     args = parser.parse_args()
+    import_modules(args.imports)
     predictor = Predictor(args.export, args.engine)
     predictions = predictor(args.images, args.top)
     if args.json:
-        rows = {
-            path: [{"label": label, "probability": probability} for label, probability in row]
-            for path, row in zip(args.images, predictions)
-        }
+        rows = {path: predictor.task.record(row) for path, row in zip(args.images, predictions)}
         print(json.dumps({"engine": predictor.engine, "predictions": rows}, indent=2))
         return
     for path, row in zip(args.images, predictions):
-        print(path + ": " + ", ".join(f"{label} {probability:.1%}" for label, probability in row))
+        print(f"{path}: {predictor.task.describe(row)}")
 
 
 if __name__ == "__main__":

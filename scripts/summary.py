@@ -13,7 +13,8 @@ from openaff import UserError, create_model, list_models
 from openaff.analysis.complexity import summarize
 from openaff.models import model_info
 from openaff.utils import cli
-from openaff.utils.arguments import Parser
+from openaff.utils.arguments import Parser, add_imports
+from openaff.utils.imports import import_modules
 
 COUNTS = ("parameters", "trainable_parameters", "multiply_adds", "activations")
 NOTE = """
@@ -63,7 +64,9 @@ def main():
     )  # fmt: skip
     parser.add_argument("--verbose", action="store_true", help="by stage, too")
     parser.add_argument("--json", action="store_true", help="JSON with exact numbers")
+    add_imports(parser)
     args = parser.parse_args()
+    import_modules(args.imports)
     shape = None if args.input is None else parse_input(args.input)
     options = cli.parse_options(args.option)
     models = [model for name in args.models for model in expand(name)]

@@ -5,7 +5,7 @@
         data.root=DIR optimizer.lr=0.1
     python scripts/train_cifar.py --resume runs/aff8
 
-SIGTERM and Ctrl-C finish the step, write a checkpoint and exit with status 75.  --resume goes on
+SIGTERM and Ctrl-C finish the step, write a checkpoint and exit with status 75.  --resume continues
 from there, or after a crash from the last checkpoint, to the same result.
 """
 

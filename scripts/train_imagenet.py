@@ -6,7 +6,7 @@
     python scripts/train_imagenet.py --resume runs/aff50 --devices gpu:0,1,2,3
 
 DIR holds train.rec and val.rec, see prepare_imagenet.py, or class folders in train/ and val/.
-SIGTERM and Ctrl-C finish the step, write a checkpoint and exit with status 75.  --resume goes on
+SIGTERM and Ctrl-C finish the step, write a checkpoint and exit with status 75.  --resume continues
 from there, or after a crash from the last checkpoint, to the same result.
 """
 

@@ -172,7 +172,10 @@ def test_a_dict_is_a_source_too():
         (lambda config: setattr(config.data, "batch_size", 0), "^data.batch_size must be at least"),
         (lambda config: setattr(config.optimizer, "lr", float("nan")), "^optimizer.lr must be fin"),
         (lambda config: setattr(config.model, "name", "???"), "^model.name is not set"),
-        (lambda config: config.loss.update(smoothing=1), "^loss.smoothing is no setting of the cl"),
+        (
+            lambda config: config.loss.update(smoothing=1),
+            "^loss.smoothing is not a setting",
+        ),
         (lambda config: config.imports.append("absent_module"), "no module 'absent_module'"),
     ],
 )

@@ -4,15 +4,18 @@ import pathlib
 import re
 import subprocess
 
+import numpy as np
 import pytest
 import yaml
-from helpers import assert_close
+from helpers import assert_close, load_script
 from PIL import Image
 
 from openaff.data import load_dataset
 from openaff.deploy.export import export_folder
 from openaff.deploy.subject import run_subject
 from openaff.training.config import DataConfig, load_config, to_yaml
+from openaff.training.session import train
+from openaff.utils.devices import parse_devices
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PAGES = ["README.md"] + sorted(str(page.relative_to(ROOT)) for page in ROOT.glob("docs/*.md"))
@@ -63,10 +66,29 @@ def test_the_export_pages_snippets_run_and_agree(root, digits_run, tmp_path, mon
         assert_close(logits, expected)
 
 
+def test_the_page_on_extending_adds_a_data_set_a_task_and_a_network(
+    root, tmp_path, monkeypatch, capsys
+):
+    page = (root / "docs/extending.md").read_text()
+    for name, code in re.findall(r"```(?:python|yaml)\n# (\S+)\n(.*?)```", page, re.S):
+        (tmp_path / name).write_text(code)
+        lines = len(list(filter(str.strip, code.splitlines())))
+        assert name.endswith(".yaml") or f"| {lines} |" in page
+    monkeypatch.chdir(tmp_path)
+    result = train(load_config("stripes.yaml"), "runs/stripes", parse_devices("cpu"))
+    assert result["last_exact_match"] > 0.9
+    export_folder(run_subject("runs/stripes"), "exports/stripes", ("symbol",))
+    Image.fromarray(np.zeros((16, 16, 3), "uint8")).save("photo.png")
+    command = ["predict.py", "--export", "exports/stripes", "--imports", "multilabel", "photo.png"]
+    monkeypatch.setattr("sys.argv", command)
+    load_script("predict.py").main()
+    assert "photo.png: " in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_python_snippets_run(root, page, tmp_path, monkeypatch):
-    if page.endswith("export.md"):
-        return  # in the test above, with the files that they need
+    if page.endswith(("export.md", "extending.md")):
+        return  # in tests of their own, with the files that they need
     monkeypatch.chdir(tmp_path)  # for what they write
     for code in re.findall(r"```python\n(.*?)```", (root / page).read_text(), re.S):
         names = {}

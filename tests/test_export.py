@@ -118,7 +118,7 @@ def test_a_changed_or_missing_file_is_found(run_export):
     (folder / "export.json").write_text("{}")
     with pytest.raises(UserError, match="is of another format"):
         export.read_export(folder)
-    with pytest.raises(UserError, match="is no export folder"):
+    with pytest.raises(UserError, match="is not an export folder"):
         export.read_export(folder.parent)
 
 
@@ -181,7 +181,7 @@ def test_sessions_errors(tmp_path):
     with pytest.raises(UserError, match="there is no file"):
         onnx_model.session(tmp_path / "absent.onnx")
     (tmp_path / "text.onnx").write_text("x")
-    with pytest.raises(UserError, match="text.onnx is no model for ONNX Runtime"):
+    with pytest.raises(UserError, match="text.onnx is not a model that ONNX Runtime can run"):
         onnx_model.session(tmp_path / "text.onnx")
 
 

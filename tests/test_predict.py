@@ -102,5 +102,5 @@ def test_errors(exported, photos, tmp_path):
         predictor(photos, top=0)
     with pytest.raises(UserError, match="no file for the engine 'onnxruntime-int8': it has mxnet"):
         Predictor(exported, "onnxruntime-int8")
-    with pytest.raises(UserError, match="is no export folder"):
+    with pytest.raises(UserError, match="is not an export folder"):
         Predictor(tmp_path)

@@ -109,7 +109,7 @@ def test_what_cannot_be_resumed(whole, tmp_path):
     devices = parse_devices("cpu")
     with pytest.raises(UserError, match="is finished: there is nothing to resume"):
         resume(whole, devices)
-    with pytest.raises(UserError, match="is no run folder"):
+    with pytest.raises(UserError, match="is not a run folder"):
         resume(tmp_path, devices)
 
 

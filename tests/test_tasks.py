@@ -6,10 +6,10 @@ import pytest
 from helpers import load_script
 
 from openaff import UserError
-from openaff.data import load_dataset
+from openaff.data import DataConfig, load_dataset
 from openaff.deploy.export import export_folder
 from openaff.deploy.predict import Predictor
-from openaff.deploy.subject import run_data, run_subject
+from openaff.deploy.subject import model_subject, run_data, run_subject
 from openaff.tasks.evaluation import evaluate_network
 from openaff.training.config import load_config
 from openaff.training.curves import draw_curves, read_metrics
@@ -83,6 +83,15 @@ def test_the_scripts_take_it_too(pixel_run, monkeypatch, capsys):
 def test_settings_without_effect_on_it_are_refused():
     with pytest.raises(UserError, match="data.mixup_alpha has no effect on squares, only on"):
         load_config(CONFIG, ["data.mixup_alpha=1"])
-    with pytest.raises(UserError, match="loss.label_smoothing is no setting of the pixels loss"):
+    with pytest.raises(UserError, match="loss.label_smoothing is not a setting of the pixels loss"):
         load_config(CONFIG, ["loss.label_smoothing=0.1"])
     assert load_config(CONFIG, ["loss.scale=2"]).loss == {"scale": 2}
+
+
+def test_a_network_for_another_task_is_refused(pixel_run):
+    reason = "aff_pixelnet1 is a network for pixels, and digits a data set for classification"
+    with pytest.raises(UserError, match=reason):
+        load_config({**CONFIG, "data": {"name": "digits"}})
+    data = DataConfig(name="digits")
+    with pytest.raises(UserError, match=reason):
+        model_subject("aff_pixelnet1", pixel_run[0] / "best.params", data, load_dataset(data))

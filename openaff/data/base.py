@@ -58,8 +58,9 @@ def register_dataset(key, **facts):
 class ImageSet:
     """Images of one size in memory, with their targets.
 
-    ``images``: uint8 (N, H, W, 3), RGB; ``targets``: int32, labels (N,) or maps (N, H, W).  Classes
-    count from 0; :data:`~openaff.data.transforms.IGNORE` marks pixels that do not count.
+    ``images``: uint8 (N, H, W, 3), RGB; ``targets``: int32, labels (N,) or (N, K), or maps
+    (N, H, W).  Classes count from 0; :data:`~openaff.data.transforms.IGNORE` marks pixels that do
+    not count.
     """
 
     images: np.ndarray

@@ -1,7 +1,7 @@
 """Augmentation of whole batches in numpy: pad, crop, flip, colours, normalise.
 
 A sample is an image and its target.  Transforms take and return both: images, uint8 (N, H, W, 3),
-and targets, labels (N,) or maps (N, H, W).  Maps move with their images.
+and targets: labels (N,) or (N, K), or maps (N, H, W).  Maps move with their images.
 """
 
 import numpy as np
@@ -43,7 +43,7 @@ class RandomCrop:
 
     def __call__(self, images, targets, rng):
         top, left = rng.integers(0, 2 * self.padding + 1, size=(2, len(images)))
-        if targets.ndim > 1:
+        if targets.ndim > 2:
             targets = self._crop(targets, top, left, IGNORE)
         return self._crop(images, top, left, 0), targets
 
@@ -62,7 +62,7 @@ class RandomFlip:
 
     def __call__(self, images, targets, rng):
         flip = rng.random(len(images)) < 0.5
-        if targets.ndim > 1:
+        if targets.ndim > 2:
             targets = np.where(flip[:, None, None], targets[:, :, ::-1], targets)
         return np.where(flip[:, None, None, None], images[:, :, ::-1], images), targets
 
@@ -136,7 +136,7 @@ class ImagesOnly:
         self.transform = transform
 
     def __call__(self, images, targets, rng):
-        if targets.ndim > 1:
+        if targets.ndim > 2:
             name = type(self.transform).__name__
             raise UserError(f"{name} moves images, but not targets with a value for each pixel")
         return self.transform(images, rng), targets

@@ -122,7 +122,7 @@ def read_export(folder):
         description = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise UserError(
-            f"{folder} is no export folder: cannot read {DESCRIPTION} ({error}); "
+            f"{folder} is not an export folder: cannot read {DESCRIPTION} ({error}); "
             "scripts/export.py writes one"
         ) from None
     if not isinstance(description, dict) or description.get("format") != FORMAT:

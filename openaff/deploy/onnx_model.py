@@ -186,7 +186,7 @@ def session(path, threads=None):
     Raises
     ------
     UserError
-        onnxruntime is missing, or the file is no ONNX model.
+        onnxruntime is missing, or the file is not an ONNX model.
     """
     try:
         import onnxruntime
@@ -200,7 +200,9 @@ def session(path, threads=None):
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # of several kinds, from C++
-        raise UserError(f"{path} is no model for ONNX Runtime: {_first_line(error)}") from None
+        raise UserError(
+            f"{path} is not a model that ONNX Runtime can run: {_first_line(error)}"
+        ) from None
 
 
 def network(path, threads=None):

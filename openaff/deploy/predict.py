@@ -38,6 +38,8 @@ class Predictor:
     def __init__(self, folder, engine=None, batch_size=32):
         folder = pathlib.Path(folder)
         self.description = read_export(folder)
+        # Exports of the first edition, which had classification alone, do not name their task.
+        self.task = TASKS[self.description.get("task", "classification")]
         self.labels = (folder / "labels.txt").read_text().splitlines()
         self.batch_size = positive_int("batch_size", batch_size)
         files = {name: self.description["model"] + suffix for name, suffix in ENGINES.items()}
@@ -88,11 +90,13 @@ class Predictor:
         return np.concatenate([self._network(mx.nd.array(each)).asnumpy() for each in batches])
 
     def __call__(self, images, top=5):
-        """For each image, its ``top`` most probable labels with their probabilities.
+        """What the network says of each image, as its task decodes it.
 
         Returns
         -------
-        list of list of (str, float)
+        list
+            Of classification: for each image its ``top`` most probable labels with their
+            probabilities, a list of (str, float).
 
         Raises
         ------
@@ -103,9 +107,7 @@ class Predictor:
             raise UserError("a list of images is needed: write [image]")
         if not len(images):
             raise UserError("there are no images to predict")
-        # Exports of the first edition, which had classification alone, do not name their task.
-        task = TASKS[self.description.get("task", "classification")]
-        return task.decode(self.logits(images), self.labels, positive_int("top", top))
+        return self.task.decode(self.logits(images), self.labels, positive_int("top", top))
 
 
 def _photo(image):

@@ -7,6 +7,8 @@ from typing import Any, Dict, Optional, Tuple
 
 from ..data import DATASETS, DataConfig, load_dataset
 from ..models.pretrained import PUBLISHED, load_model, load_published
+from ..tasks import check_network
+from ..utils.arguments import add_imports
 from ..utils.cli import parse_options
 from ..utils.configs import build, read_yaml
 from ..utils.errors import UserError
@@ -36,7 +38,7 @@ def _run_result(folder):
         return json.loads((pathlib.Path(folder) / "result.json").read_text())
     except (OSError, ValueError):
         raise UserError(
-            f"{folder} is no folder of a finished run: it has no result.json, or a damaged one"
+            f"{folder} is not the folder of a finished run: it has no result.json, or a damaged one"
         ) from None
 
 
@@ -111,6 +113,7 @@ def model_subject(model, params, data, dataset, options=None, ctx=None):
 
     ``data`` is the :class:`~openaff.data.DataConfig` that ``dataset`` was loaded by.
     """
+    check_network(model, dataset.name)
     return Subject(
         load_model(model, params, ctx, **(options or {})),
         model,
@@ -139,6 +142,7 @@ FLAGS = {"name": "--dataset", "root": "--data"}  # settings of data whose flag h
 def add_arguments(parser):
     """Add the flags that say which network and which data, the same for every program."""
     network = parser.add_argument_group("network")
+    add_imports(network)
     source = network.add_mutually_exclusive_group(required=True)
     source.add_argument("--run", metavar="DIR", help="folder of a finished run: its best weights")
     source.add_argument("--model", metavar="NAME", help="see openaff.list_models()")
@@ -172,8 +176,11 @@ def data_from_arguments(args):
     UserError
         Flags that contradict each other, have no effect, or are missing; no run folder.
     """
+    import_modules(args.imports)
     if args.run:
-        _refuse(args, ("params", "option", "dataset", "labels"), "--run: the run settles it")
+        _refuse(
+            args, ("params", "option", "dataset", "labels", "imports"), "--run: the run settles it"
+        )
         data = run_data(args.run)
     else:
         if not args.params:

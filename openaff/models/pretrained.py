@@ -79,8 +79,8 @@ def _read(path, name):
         raise _refusal(
             path,
             name,
-            f"it is no MXNet params file, or not whole ({path.stat().st_size:,} bytes); copy or "
-            "download it anew",
+            f"it is not an MXNet params file, or not whole ({path.stat().st_size:,} bytes); copy "
+            "or download it again",
         ) from None
     if not isinstance(arrays, dict):
         raise _refusal(path, name, "its arrays have no names; save it with save_parameters")

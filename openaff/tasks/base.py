@@ -77,7 +77,7 @@ class Task:
         for key in options:
             if key not in known:
                 raise UserError(
-                    f"loss.{key} is no setting of the {cls.key} loss{suggest(key, known)} "
+                    f"loss.{key} is not a setting of the {cls.key} loss{suggest(key, known)} "
                     f"(its settings: {', '.join(known)})"
                 )
         return cls.Loss(**options)
@@ -100,9 +100,20 @@ class Task:
         """A new :class:`Meter`; a detailed one also counts what is reported class by class."""
         raise NotImplementedError
 
-    def decode(self, outputs, class_names, top=5):
-        """What outputs, float32 numpy (N, ...), say of each image, for people."""
+    @staticmethod
+    def decode(outputs, class_names, top=5):
+        """What outputs, float32 numpy (N, ...), say: a list with one entry for each image."""
         raise NotImplementedError
+
+    @staticmethod
+    def describe(decoded):
+        """One entry of :meth:`decode` in words."""
+        return ", ".join(map(str, decoded))
+
+    @staticmethod
+    def record(decoded):
+        """One entry of :meth:`decode` as JSON can hold it."""
+        return decoded
 
 
 class Meter:

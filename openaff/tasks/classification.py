@@ -115,6 +115,14 @@ class Classification(Task):
             for row, order in zip(probabilities, best)
         ]
 
+    @staticmethod
+    def describe(decoded):
+        return ", ".join(f"{label} {probability:.1%}" for label, probability in decoded)
+
+    @staticmethod
+    def record(decoded):
+        return [{"label": label, "probability": probability} for label, probability in decoded]
+
 
 class TenCrop:
     """A network that sees ten squares of every image, and gives the log of the mean probabilities.

@@ -21,7 +21,7 @@ def main(description):
     parser = Parser(description)
     parser.add_argument("--config", metavar="FILE", help="recipe, see configs/")
     parser.add_argument("--out", metavar="DIR", help="run folder to make")
-    parser.add_argument("--resume", metavar="DIR", help="run folder to go on with, instead")
+    parser.add_argument("--resume", metavar="DIR", help="continue the run of this folder")
     parser.add_argument(
         "--checkpoint", metavar="NAME", help=f"of --resume's folder: {LAST} or {PREVIOUS}"
     )
@@ -37,7 +37,7 @@ def main(description):
     try:
         result = _run(args)
     except Stopped as stopped:
-        raise Stopped(f"{stopped}; go on with --resume {args.resume or args.out}") from None
+        raise Stopped(f"{stopped}; continue with --resume {args.resume or args.out}") from None
     if result:  # of several workers the first one has it
         headline = METRICS[result["headline"]]
         best, last = (headline.show(result[f"{each}_{headline.key}"]) for each in ("best", "last"))

@@ -9,7 +9,7 @@ import yaml
 from omegaconf import MISSING
 
 from ..data import DATASETS, DataConfig
-from ..tasks import TASKS
+from ..tasks import TASKS, check_network
 from ..utils.configs import Section, build, check_types, read_yaml, require
 from ..utils.errors import UserError
 from ..utils.imports import import_modules
@@ -121,6 +121,7 @@ class Config(Section):
         )
         if self.schedule.unit == "epochs":
             self.schedule.check_length(self.epochs)
+        check_network(self.model.name, self.data.name)
         TASKS[DATASETS[self.data.name].task].make_loss(self.loss)
 
     def _needed(self):

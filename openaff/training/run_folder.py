@@ -73,7 +73,7 @@ class Run:
         run = cls.__new__(cls)
         run._begin(path, task, writes)
         if not (run.path / "config.yaml").exists():
-            raise UserError(f"{run.path} is no run folder: it has no config.yaml")
+            raise UserError(f"{run.path} is not a run folder: it has no config.yaml")
         if (run.path / "result.json").exists():
             raise UserError(f"the run {run.path} is finished: there is nothing to resume")
         if writes:

@@ -12,3 +12,14 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message):
         self.exit(2, f"error: {message}; see --help\n")
+
+
+def add_imports(parser):
+    """Add ``--imports``, for :func:`~openaff.utils.imports.import_modules`."""
+    parser.add_argument(
+        "--imports",
+        action="append",
+        default=[],
+        metavar="MODULE",
+        help="your module, which registers what you added; may be repeated",
+    )
