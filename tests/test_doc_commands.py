@@ -30,6 +30,8 @@ SMALL = {  # what makes a command small, by what it has
         "schedule.milestones=[1]",
         "data.mixup_off_epochs=0",
     ],
+    "configs/imagenet/smoke": ["data.image_size=32", "epochs=1", "data.mixup_off_epochs=0"]
+    + ["schedule.warmup=0"],
     "configs/imagenet/2020-11/": [
         "model.name=iaff_resnet18",
         "data.batch_size=2",

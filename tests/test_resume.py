@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 
 from openaff import UserError
+from openaff.training import session
 from openaff.training.checkpoint import LAST, PREVIOUS
+from openaff.training.config import load_config
 from openaff.training.session import resume
 from openaff.utils.devices import parse_devices
 
@@ -53,7 +55,8 @@ def finish(process):
 def whole(root, tmp_path_factory):
     """The run without interruption."""
     folder = tmp_path_factory.mktemp("whole") / "run"
-    finish(train(root, folder))
+    config = load_config(root / "configs/digits/add_resnet8.yaml", OVERRIDES)
+    session.train(config, folder, parse_devices("cpu"))
     return folder
 
 
@@ -88,7 +91,7 @@ def test_sigkill_in_the_middle_of_an_epoch(root, tmp_path, whole):
     wait_for((folder / PREVIOUS).exists, process)  # after step 4 or later: not the first
     process.kill()
     process.communicate()
-    finish(start(root, "--resume", folder))
+    resume(folder, parse_devices("cpu"))
     assert_same_end(folder, whole)
 
 
