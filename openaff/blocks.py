@@ -223,10 +223,27 @@ class _PostActBlock(nn.HybridBlock):
 
     expansion = 4
 
-    def _add_rest(self, channels, fusion, downsample, use_se):
-        self.se = squeeze_excite(channels) if use_se else None
-        self.downsample = downsample
-        self.attention = fusion(channels)
+    def __init__(
+        self,
+        planes,
+        in_channels,
+        stride,
+        downsample,
+        fusion,
+        norm=nn.BatchNorm,
+        last_gamma=False,
+        use_se=False,
+        prefix=None,
+        params=None,
+        **branch,
+    ):
+        super().__init__(prefix=prefix, params=params)
+        channels = self.expansion * planes
+        with self.name_scope():
+            self._add_branch(planes, in_channels, stride, norm, last_gamma, **branch)
+            self.se = squeeze_excite(channels) if use_se else None
+            self.downsample = downsample
+            self.attention = fusion(channels)
 
     def hybrid_forward(self, F, x):
         residual = x if self.downsample is None else self.downsample(x)
@@ -247,26 +264,11 @@ class BasicBlock(_PostActBlock):
 
     expansion = 1
 
-    def __init__(
-        self,
-        planes,
-        in_channels,
-        stride,
-        downsample,
-        fusion,
-        norm=nn.BatchNorm,
-        dilations=(1, 1),
-        last_gamma=False,
-        use_se=False,
-        **kwargs,
-    ):
-        super().__init__(**kwargs)
-        with self.name_scope():
-            self.conv1 = conv3x3(planes, in_channels, stride, dilation=dilations[0])
-            self.bn1 = norm(in_channels=planes)
-            self.conv2 = conv3x3(planes, planes, dilation=dilations[1])
-            self.bn2 = last_norm(norm, planes, last_gamma)
-            self._add_rest(planes, fusion, downsample, use_se)
+    def _add_branch(self, planes, in_channels, stride, norm, last_gamma, dilations=(1, 1)):
+        self.conv1 = conv3x3(planes, in_channels, stride, dilation=dilations[0])
+        self.bn1 = norm(in_channels=planes)
+        self.conv2 = conv3x3(planes, planes, dilation=dilations[1])
+        self.bn2 = last_norm(norm, planes, last_gamma)
 
     def _branch(self, F, x):
         x = F.relu(self.bn1(self.conv1(x)))
@@ -282,29 +284,14 @@ class Bottleneck(_PostActBlock):
         The first is the 3x3 convolution's.
     """
 
-    def __init__(
-        self,
-        planes,
-        in_channels,
-        stride,
-        downsample,
-        fusion,
-        norm=nn.BatchNorm,
-        dilations=(1, 1),
-        last_gamma=False,
-        use_se=False,
-        **kwargs,
-    ):
-        super().__init__(**kwargs)
+    def _add_branch(self, planes, in_channels, stride, norm, last_gamma, dilations=(1, 1)):
         channels = self.expansion * planes
-        with self.name_scope():
-            self.conv1 = conv1x1(planes, in_channels)
-            self.bn1 = norm(in_channels=planes)
-            self.conv2 = conv3x3(planes, planes, stride, dilation=dilations[0])
-            self.bn2 = norm(in_channels=planes)
-            self.conv3 = conv1x1(channels, planes)
-            self.bn3 = last_norm(norm, channels, last_gamma)
-            self._add_rest(channels, fusion, downsample, use_se)
+        self.conv1 = conv1x1(planes, in_channels)
+        self.bn1 = norm(in_channels=planes)
+        self.conv2 = conv3x3(planes, planes, stride, dilation=dilations[0])
+        self.bn2 = norm(in_channels=planes)
+        self.conv3 = conv1x1(channels, planes)
+        self.bn3 = last_norm(norm, channels, last_gamma)
 
     def _branch(self, F, x):
         x = F.relu(self.bn1(self.conv1(x)))
@@ -323,37 +310,21 @@ class ResNeXtBlock(_PostActBlock):
         Channels a group where there are 64 planes, in proportion elsewhere.
     """
 
-    def __init__(
-        self,
-        planes,
-        in_channels,
-        stride,
-        downsample,
-        fusion,
-        norm=nn.BatchNorm,
-        groups=32,
-        group_width=4,
-        last_gamma=True,
-        use_se=False,
-        **kwargs,
-    ):
-        super().__init__(**kwargs)
+    def _add_branch(self, planes, in_channels, stride, norm, last_gamma, groups=32, group_width=4):
         width = groups * (planes * group_width // 64)
         channels = self.expansion * planes
-        with self.name_scope():
-            self.body = nn.HybridSequential(prefix="body_")
-            with self.body.name_scope():
-                self.body.add(
-                    conv1x1(width, in_channels),
-                    norm(in_channels=width),
-                    nn.Activation("relu"),
-                    conv3x3(width, width, stride, groups=groups),
-                    norm(in_channels=width),
-                    nn.Activation("relu"),
-                    conv1x1(channels, width),
-                    last_norm(norm, channels, last_gamma),
-                )
-            self._add_rest(channels, fusion, downsample, use_se)
+        self.body = nn.HybridSequential(prefix="body_")
+        with self.body.name_scope():
+            self.body.add(
+                conv1x1(width, in_channels),
+                norm(in_channels=width),
+                nn.Activation("relu"),
+                conv3x3(width, width, stride, groups=groups),
+                norm(in_channels=width),
+                nn.Activation("relu"),
+                conv1x1(channels, width),
+                last_norm(norm, channels, last_gamma),
+            )
 
     def _branch(self, F, x):
         return self.body(x)
