@@ -1,41 +1,122 @@
 #!/usr/bin/env python
-"""Classify photographs with an exported network.
+"""Run an exported network on photographs: files, or folders of them.
 
-python scripts/predict.py --export exports/aff8 photo.jpg another.png --top 3
+    python scripts/predict.py --export exports/aff8 photo.jpg another.png --top 3
+    python scripts/predict.py --export exports/camvid --out masks street.jpg more-streets/
+
+A network for segmentation writes to --out, for each photograph, a PNG of class numbers with a
+palette (NAME.png) and the photograph in the classes' colours (NAME-overlay.png).
 """
 
 import json
+import pathlib
 
+import numpy as np
+from tqdm import tqdm
+
+from openaff.data import DATASETS
+from openaff.data.image_folder import SUFFIXES, read_photo
 from openaff.deploy.predict import ENGINES, Predictor
+from openaff.tasks.pictures import class_colours, indexed_mask, overlay
 from openaff.utils import cli
 from openaff.utils.arguments import Parser, add_imports
+from openaff.utils.errors import UserError
+from openaff.utils.files import atomic
 from openaff.utils.imports import import_modules
 
 
-def main():
+def parse_args():
     parser = Parser(__doc__)
     parser.add_argument(
         "--export", required=True, metavar="DIR", help="export folder, written by export.py"
     )
-    parser.add_argument("images", nargs="+", metavar="IMAGE", help="image files")
+    parser.add_argument("images", nargs="+", metavar="IMAGE", help="image files, or folders")
     parser.add_argument(
         "--engine", choices=ENGINES, help="default: onnxruntime, or mxnet if there is no ONNX file"
     )
     parser.add_argument(
-        "--top", type=int, default=5, metavar="N", help="labels to print (%(default)s)"
+        "--top", type=int, metavar="N", help="of classification: labels to print (5)"
     )
+    parser.add_argument("--out", metavar="DIR", help="of segmentation: folder to make")
     parser.add_argument("--json", action="store_true", help="print a JSON object instead")
     add_imports(parser)
-    args = parser.parse_args()
+    return parser.parse_args()
+
+
+def image_files(paths):
+    """The paths, with the image files of folders in their place."""
+    files = []
+    for path in map(pathlib.Path, paths):
+        if not path.is_dir():
+            files.append(path)
+            continue
+        inside = sorted(each for each in path.iterdir() if each.suffix.lower() in SUFFIXES)
+        if not inside:
+            raise UserError(f"the folder {path} holds no images ({', '.join(SUFFIXES)})")
+        files += inside
+    return files
+
+
+def output_folder(args, predictor, files):
+    """The folder to write masks to, made; None without --out."""
+    dense = predictor.task.dense
+    if args.top is not None and dense:
+        raise UserError("--top has no effect on a network for segmentation")
+    if args.out is None:
+        return None
+    if not dense:
+        raise UserError("--out is for networks for segmentation: this one gives labels")
+    stems = [path.stem for path in files]
+    twice = sorted({stem for stem in stems if stems.count(stem) > 1})
+    if twice:
+        raise UserError(f"two images are named {twice[0]}: predict them into different folders")
+    out = pathlib.Path(args.out)
+    if out.exists():
+        raise UserError(f"{out} exists: take another --out, or remove it")
+    out.mkdir(parents=True)
+    return out
+
+
+def write_mask(out, path, decoded, colours):
+    """Write one photograph's mask and overlay, each whole or not at all."""
+    photo = np.asarray(read_photo(path))
+    pictures = {
+        f"{path.stem}.png": indexed_mask(decoded.classes, colours),
+        f"{path.stem}-overlay.png": overlay(photo, decoded.classes, colours),
+    }
+    for name, picture in pictures.items():
+        with atomic(out / name) as temporary:
+            picture.save(temporary)
+
+
+def main():
+    args = parse_args()
     import_modules(args.imports)
+    files = image_files(args.images)
     predictor = Predictor(args.export, args.engine)
-    predictions = predictor(args.images, args.top)
+    out = output_folder(args, predictor, files)
+    dataset = predictor.description["dataset"]
+    known = DATASETS[dataset].colours if dataset in DATASETS else None
+    colours = class_colours(len(predictor.labels), known)
+    step = 1 if predictor.task.dense else predictor.batch_size
+    rows = []
+    with tqdm(total=len(files), unit="image", leave=False, disable=None) as bar:
+        for start in range(0, len(files), step):
+            part = files[start : start + step]
+            predicted = predictor(part, 5 if args.top is None else args.top)
+            for path, row in zip(part, predicted):
+                if out is not None:
+                    write_mask(out, path, row, colours)
+                rows.append((path, predictor.task.record(row), predictor.task.describe(row)))
+            bar.update(len(part))
     if args.json:
-        rows = {path: predictor.task.record(row) for path, row in zip(args.images, predictions)}
-        print(json.dumps({"engine": predictor.engine, "predictions": rows}, indent=2))
+        predictions = {str(path): record for path, record, _ in rows}
+        print(json.dumps({"engine": predictor.engine, "predictions": predictions}, indent=2))
         return
-    for path, row in zip(args.images, predictions):
-        print(f"{path}: {predictor.task.describe(row)}")
+    for path, _, words in rows:
+        print(f"{path}: {words}")
+    if out is not None:
+        print(f"written to {out}")
 
 
 if __name__ == "__main__":

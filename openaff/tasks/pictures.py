@@ -50,10 +50,10 @@ def indexed_mask(classes, colours):
 
 
 def overlay(image, classes, colours):
-    """uint8 (H, W, 3): an image, mixed with the colours of its pixels' classes."""
+    """A PIL image in RGB: uint8 (H, W, 3), mixed with the colours of its pixels' classes."""
     painted = colours[np.maximum(classes, 0)]
     mixed = np.rint((1 - OPACITY) * image + OPACITY * painted).astype("uint8")
-    return np.where((classes == IGNORE)[..., None], image, mixed)
+    return Image.fromarray(np.where((classes == IGNORE)[..., None], image, mixed))
 
 
 def comparison(image, truth, predicted, class_names, colours):
@@ -81,7 +81,7 @@ def comparison(image, truth, predicted, class_names, colours):
     pictures = {
         "image": image,
         "truth": painted,
-        "prediction": overlay(image, predicted, colours),
+        "prediction": np.asarray(overlay(image, predicted, colours)),
         "errors": errors,
     }
     there = np.union1d(truth[~ignored], predicted)
