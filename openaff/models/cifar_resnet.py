@@ -57,7 +57,7 @@ class CIFARResNet(StagedNet):
     """
 
     Options = CIFARResNetOptions
-    reduction = 4
+    fusion_defaults = {"reduction": 4}
 
     def __init__(self, depth, prefix=None, params=None, **options):
         super().__init__(3, options, prefix, params)
