@@ -11,6 +11,7 @@ from helpers import assert_close, load_script
 from mask_files import write_binary, write_masks
 from mxnet import autograd
 from mxnet.gluon import nn
+from PIL import Image
 from pixel_task import PixelNet
 
 from openaff import UserError
@@ -25,6 +26,7 @@ from openaff.models.factory import register_backbone
 from openaff.tasks import load_task
 from openaff.tasks.evaluation import evaluate_network, write_confusion, write_per_class
 from openaff.tasks.inference import MultiScale, Tiled
+from openaff.tasks.pictures import class_colours, coloured, indexed, overlay
 from openaff.tasks.segmentation import (
     PixelCrossEntropy,
     Segmentation,
@@ -578,3 +580,37 @@ def test_binary_masks_by_soft_iou(tmp_path):
     assert best["test_iou"] == pytest.approx(measured["iou"], abs=1e-6)
     assert best["test_niou"] == pytest.approx(measured["niou"], abs=1e-6)
     assert best["test_loss"] == pytest.approx(measured["loss"], abs=1e-5)
+
+
+# --- Pictures -------------------------------------------------------------------------------------
+
+
+def test_classes_have_colours():
+    camvid = class_colours("camvid", 11)
+    assert camvid.shape == (11, 3) and camvid[3].tolist() == [128, 64, 128]
+    voc = class_colours("masks", 21)
+    assert voc[[0, 1, 2, 15, 20]].tolist() == [
+        [0, 0, 0],
+        [128, 0, 0],
+        [0, 128, 0],
+        [192, 128, 128],
+        [0, 64, 128],
+    ]
+    assert len({tuple(colour) for colour in class_colours(None, 150).tolist()}) == 150
+    assert class_colours("camvid", 3).tolist() == voc[:3].tolist()  # of another network
+    assert class_colours("not known", 2).tolist() == voc[:2].tolist()
+
+
+def test_maps_become_pictures(tmp_path):
+    classes = np.array([[0, 1, 2], [IGNORE, 2, 2]], "int8")
+    colours = class_colours(None, 3)
+    indexed(classes, colours).save(tmp_path / "map.png")
+    read = Image.open(tmp_path / "map.png")
+    assert np.asarray(read).tolist() == [[0, 1, 2], [255, 2, 2]]
+    shown = np.asarray(read.convert("RGB"))
+    np.testing.assert_array_equal(shown, coloured(classes, colours))
+    assert shown[1, 0].tolist() == [255] * 3 and shown[0, 2].tolist() == [0, 128, 0]
+    photo = np.full((2, 3, 3), 100, "uint8")
+    mixed = overlay(photo, classes, colours, 0.5)
+    assert mixed[0].tolist() == [[100] * 3, [114, 50, 50], [50, 114, 50]]
+    assert mixed[1, 0].tolist() == [178] * 3

@@ -115,7 +115,8 @@ def _split_lists(root, config):
     if not folder.is_dir():
         raise UserError(f"there is no folder {folder}: data.lists is a folder below data.root")
     lists = [_read_list(folder, split) for split in wanted]
-    return lists, " and ".join(f"{folder.name}/{split}.txt" for split in wanted)
+    where = f"{config.lists}/" if config.lists else ""
+    return lists, " and ".join(f"{where}{split}.txt" for split in wanted)
 
 
 def _read_list(folder, split):

@@ -54,7 +54,7 @@ class Workers:
         self.rank, self.count = self.kvstore.rank, self.kvstore.num_workers
 
     def sum(self, values):
-        """Sum a float array (N,) over all workers, in float64: counts of images or pixels are exact.
+        """Sum a float array (N,) over all workers, in float64: counts are exact.
 
         All workers must call this, and it waits for them.
         """
