@@ -90,9 +90,7 @@ class RandomScaleCrop:
         if targets[0].ndim != 2:
             raise UserError("data.crop_size crops targets with a value for each pixel, not labels")
         shape = (len(images), self.size, self.size)
-        squares = np.empty(shape + (3,), "uint8")
-        squares[:] = self.fill
-        maps = np.full(shape, IGNORE, targets[0].dtype)
+        squares, maps = np.empty(shape + (3,), "uint8"), np.empty(shape, targets[0].dtype)
         factors = rng.uniform(*self.scale_range, shape[0])
         places = rng.random((shape[0], 2))
         for index, (image, target) in enumerate(zip(images, targets)):
@@ -101,6 +99,8 @@ class RandomScaleCrop:
                 for length, place in zip(target.shape, places[index])
             )
             height, width = (span.stop - span.start for span in (out_y, out_x))
+            if min(height, width) < self.size:
+                squares[index], maps[index] = self.fill, IGNORE
             squares[index, out_y, out_x] = Image.fromarray(image).resize(
                 (width, height), Image.BILINEAR, (x[0], y[0], x[1], y[1])
             )
