@@ -1,13 +1,16 @@
-"""Residual blocks with one slot, ``attention``, for the fusion of branch and skip connection.
+"""Blocks with one slot, ``attention``, for the fusion of two maps.
 
-Every block takes its normalisation as ``norm``, a callable ``norm(in_channels=C, **more)``, and its
-fusion as a callable ``fusion(channels)``, which it calls once.
+In residual blocks these are the branch and the skip connection.  They take their normalisation as
+``norm``, a callable ``norm(in_channels=C, **more)``, and their fusion as a callable
+``fusion(channels)``, which they call once.  In a pyramid they are two of its levels.
 """
 
 from mxnet import autograd, nd
 from mxnet.gluon import Parameter, nn
 
 from .attention import GlobalPool
+from .fusion import fusion_factory
+from .utils.errors import UserError, positive_int
 
 
 def conv3x3(channels, in_channels, stride=1, groups=1, dilation=1):
@@ -328,3 +331,97 @@ class ResNeXtBlock(_PostActBlock):
 
     def _branch(self, F, x):
         return self.body(x)
+
+
+def resize_like(F, x, like):
+    """``x`` (N, C, h, w), interpolated bilinearly to the height and width of ``like``.
+
+    The outer borders of both maps coincide.  With ``align_corners``, MXNet's default, the corner
+    pixels do: the values then depend on the image's size, and float32 positions are less exact.
+    """
+    return F.contrib.BilinearResize2D(x, like, mode="like", align_corners=False)
+
+
+class PyramidFusion(nn.HybridBlock):
+    """A step down a feature pyramid, whose sum is a fusion: the long skip connection.
+
+    Feature Pyramid Networks (Lin et al., CVPR 2017), https://arxiv.org/abs/1612.03144; with fusion:
+    Attentional Feature Fusion (Dai et al., WACV 2021), section 4.
+
+    y = ReLU(batch norm(1x1 convolution of ``high``, resized to the height and width of ``low``));
+    ReLU(batch norm(3x3 convolution of fuse(y, low))).
+
+    Parameters
+    ----------
+    fusion : str or callable
+        See :func:`~openaff.fusion.fusion_factory`. Its ``x`` is y, its ``residual`` is ``low``.
+    channels, high_channels : int
+        Channels C of the low-level map and of the output, and those of the high-level map.
+    reduction : int, optional
+        Reduction r of the fusion, by default 4.
+    norm_layer, norm_kwargs
+        The normalisation layer and its keyword arguments, also of the fusion.
+
+    Inputs: ``low``, float (N, C, H, W), the larger map; ``high``, float (N, high_channels, h, w),
+    of any other height and width. Output: float (N, C, H, W).
+
+    Raises
+    ------
+    UserError
+        When built: what the fusion refuses. When called on arrays: one map only, or maps of other
+        channels or of different batch sizes.
+
+    Examples
+    --------
+    >>> import mxnet as mx
+    >>> import openaff
+    >>> fuse = openaff.PyramidFusion("aff", 64, 128)
+    >>> fuse.initialize()
+    >>> fuse(mx.nd.ones((2, 64, 45, 60)), mx.nd.ones((2, 128, 23, 30))).shape
+    (2, 64, 45, 60)
+    """
+
+    def __init__(
+        self,
+        fusion,
+        channels,
+        high_channels,
+        reduction=None,
+        norm_layer=nn.BatchNorm,
+        norm_kwargs=None,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self._channels = positive_int("channels", channels)
+        self._high_channels = positive_int("high_channels", high_channels)
+        norm = {"norm_layer": norm_layer, "norm_kwargs": norm_kwargs}
+        build = fusion_factory(fusion, reduction, **norm)
+        with self.name_scope():
+            self.high = nn.Conv2D(channels, kernel_size=1, in_channels=high_channels)
+            self.high_norm = norm_layer(in_channels=channels, **(norm_kwargs or {}))
+            self.attention = build(channels)
+            self.post = nn.HybridSequential(prefix="post_")
+            with self.post.name_scope():
+                self.post.add(
+                    nn.Conv2D(channels, kernel_size=3, padding=1, in_channels=channels),
+                    norm_layer(in_channels=channels, **(norm_kwargs or {})),
+                    nn.Activation("relu"),
+                )
+
+    def forward(self, low, high=None):
+        if high is None:
+            raise UserError("PyramidFusion fuses two feature maps: call it as fuse(low, high)")
+        if hasattr(low, "shape") and hasattr(high, "shape"):  # arrays; symbols have no shape yet
+            found = [shape[:2] for shape in (low.shape, high.shape) if len(shape) == 4]
+            if found != [(low.shape[0], self._channels), (low.shape[0], self._high_channels)]:
+                raise UserError(
+                    f"PyramidFusion was built for maps of shapes (N, {self._channels}, H, W) and "
+                    f"(N, {self._high_channels}, h, w), not {low.shape} and {high.shape}"
+                )
+        return super().forward(low, high)
+
+    def hybrid_forward(self, F, low, high):
+        # Convolved first: a 1x1 convolution and an interpolation, whose weights add up to 1, can
+        # change places, and there are fewer pixels, and then fewer channels, to work on.
+        high = resize_like(F, self.high(high), low)
+        return self.post(self.attention(F.relu(self.high_norm(high)), low))

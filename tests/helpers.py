@@ -9,6 +9,7 @@ import zlib
 import mxnet as mx
 import numpy as np
 
+from openaff import create_model
 from openaff.data import cifar
 
 DATA = pathlib.Path(__file__).parent / "data"
@@ -59,6 +60,26 @@ def filled(block):
     for name, param in structural_params(block).items():
         param.set_data(mx.nd.array(param_value(name, param.shape)))
     return block
+
+
+def initialized(*args, **options):
+    """``create_model(...)`` with Xavier's values, the same every time."""
+    mx.random.seed(0)
+    np.random.seed(0)
+    net = create_model(*args, **options)
+    net.initialize(mx.init.Xavier())
+    return net
+
+
+def assert_every_parameter_gets_a_gradient(net, x, before_a_norm=("attention",)):
+    """``before_a_norm``: parts of the names of biases that a batch norm takes away in training."""
+    with mx.autograd.record():
+        loss = (net(x) ** 2).sum()
+    loss.backward()
+    for name, param in structural_params(net).items():
+        dead = name.endswith("bias") and any(part in name for part in before_a_norm)
+        if param.grad_req != "null" and not dead:
+            assert np.abs(param.grad().asnumpy()).max() > 0, name
 
 
 def assert_close(actual, expected, relative=1e-5):

@@ -22,7 +22,7 @@ ALLOWED = {
     "utils": set(),
     "attention": {"utils"},
     "fusion": {"attention", "utils"},
-    "blocks": {"attention", "utils"},
+    "blocks": {"attention", "fusion", "utils"},
     "models": {"utils"} | PRODUCT,
     "data": {"utils"},
     "tasks": {"models", "data", "utils"},

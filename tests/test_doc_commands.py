@@ -38,6 +38,7 @@ SMALL = {  # what makes a command small, by what it has
         "data.image_size=32",
         "epochs=1",
         "schedule.warmup=0",
+        "optimizer.lr=0.001",  # batch norms of two images
         "data.mixup_off_epochs=0",
         "precision=float32",
     ],

@@ -62,7 +62,7 @@ def test_a_runs_subject(digits_run):
 
 
 def test_a_runs_subject_errors(digits_run, tmp_path):
-    with pytest.raises(UserError, match="no folder of a finished run"):
+    with pytest.raises(UserError, match="is not the folder of a finished run"):
         run_subject(tmp_path)
     copy = tmp_path / "copy"
     shutil.copytree(digits_run[0], copy)

@@ -1,7 +1,16 @@
 import mxnet as mx
 import numpy as np
 import pytest
-from helpers import assert_close, filled, golden, input_value, layout, structural_params
+from helpers import (
+    assert_close,
+    assert_every_parameter_gets_a_gradient,
+    filled,
+    golden,
+    initialized,
+    input_value,
+    layout,
+    structural_params,
+)
 from mxnet.gluon import nn
 
 from openaff import UserError, create_model, list_models
@@ -36,25 +45,6 @@ family = pytest.mark.parametrize("backbone", FAMILIES)
 def build(name):
     model, options = PUBLISHED[name]
     return create_model(model, **options)
-
-
-def initialized(*args, **options):
-    mx.random.seed(0)
-    np.random.seed(0)
-    net = create_model(*args, **options)
-    net.initialize(mx.init.Xavier())
-    return net
-
-
-def assert_every_parameter_gets_a_gradient(net, x):
-    with mx.autograd.record():
-        loss = (net(x) ** 2).sum()
-    loss.backward()
-    for name, param in structural_params(net).items():
-        # A bias before a batch norm has no effect in training.
-        dead = name.endswith("bias") and "attention" in name
-        if param.grad_req != "null" and not dead:
-            assert np.abs(param.grad().asnumpy()).max() > 0, name
 
 
 def golden_logits(name, net):

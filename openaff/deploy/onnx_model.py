@@ -31,7 +31,10 @@ def exporter():
         ) from None
     try:
         from mxnet import onnx as mx_onnx
+        from mxnet.onnx.mx2onnx._export_onnx import MXNetGraph
 
+        # Taken before the exporter's own, which is registered for opset 12.
+        MXNetGraph.register("_contrib_BilinearResize2D", 13)(_bilinear_resize)
         return mx_onnx.export_model
     except (ImportError, AttributeError) as error:
         raise UserError(
@@ -40,8 +43,43 @@ def exporter():
         ) from None
 
 
+def _bilinear_resize(node, **graph):
+    """The nodes of ``BilinearResize2D``, also to another map's size, which the exporter lacks."""
+    from mxnet.onnx.mx2onnx._export_onnx import MXNetGraph
+    from onnx import helper, numpy_helper
+
+    attributes, name = node.get("attrs", {}), node["name"]
+    if attributes.get("mode") != "like":
+        return MXNetGraph.registry_[12][node["op"]](node, **graph)
+    corners = attributes.get("align_corners", "True") == "True"
+    outputs = graph["outputs_lookup"]
+    x, like = (outputs[index][output].name for index, output, *_ in node["inputs"])
+    ends = {axis: f"{name}_{axis}" for axis in (0, 2, 4)}
+    for axis, end in ends.items():
+        graph["initializer"].append(numpy_helper.from_array(np.array([axis]), end))
+    return [
+        helper.make_node("Shape", [x], [f"{name}_shape"]),
+        helper.make_node("Slice", [f"{name}_shape", ends[0], ends[2]], [f"{name}_nc"]),
+        helper.make_node("Shape", [like], [f"{name}_like"]),
+        helper.make_node("Slice", [f"{name}_like", ends[2], ends[4]], [f"{name}_hw"]),
+        helper.make_node("Concat", [f"{name}_nc", f"{name}_hw"], [f"{name}_sizes"], axis=0),
+        helper.make_node(
+            "Resize",
+            [x, "", "", f"{name}_sizes"],
+            [name],
+            name,
+            mode="linear",
+            # PyTorch's and MXNet's: a single pixel is the first one, not the middle.
+            coordinate_transformation_mode="align_corners" if corners else "pytorch_half_pixel",
+        ),
+    ]
+
+
 def export_onnx(symbol, params, path, input_shape, batch=None):
     """Write the ONNX form of exported files: weights as initialisers, batch norms folded.
+
+    The height and the width of a network that gives maps of its input's size stay free, ``H`` and
+    ``W``; other networks take the given ones.
 
     What a graph does with constants alone is done now: batch norms that follow a convolution go
     into its weights.  ONNX Runtime does it, by rewritings that leave standard operators only.
@@ -67,7 +105,9 @@ def export_onnx(symbol, params, path, input_shape, batch=None):
     import onnxruntime
 
     shape = (batch or 1,) + tuple(input_shape)
-    free = {} if batch else {"dynamic": True, "dynamic_input_shapes": [("N",) + shape[1:]]}
+    size = ("H", "W") if _gives_maps(symbol, shape) else shape[2:]
+    wanted = (batch or "N", shape[1]) + size
+    free = {} if wanted == shape else {"dynamic": True, "dynamic_input_shapes": [wanted]}
     with tempfile.TemporaryDirectory() as folder:
         raw, plain, folded = (os.path.join(folder, f"{name}.onnx") for name in "abc")
         export_model(str(symbol), str(params), [shape], [np.float32], raw, **free)
@@ -83,6 +123,12 @@ def export_onnx(symbol, params, path, input_shape, batch=None):
         onnx.checker.check_model(model, full_check=True)
         with atomic(path) as temporary:
             onnx.save(model, str(temporary))
+
+
+def _gives_maps(symbol, shape):
+    """Whether outputs are maps (N, C, H, W) of the input's height and width."""
+    _, (output, *_), _ = mx.sym.load(str(symbol)).infer_shape(data=shape)
+    return len(output) == 4 and output[2:] == shape[2:]
 
 
 def _weights_are_no_inputs(graph):

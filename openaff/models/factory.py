@@ -139,7 +139,8 @@ def create_model(name, fusion=None, num_classes=None, **options):
     Returns
     -------
     mxnet.gluon.HybridBlock
-        float (N, 3, H, W) -> logits, float (N, num_classes).
+        float (N, 3, H, W) -> logits, float (N, num_classes); of networks for segmentation
+        (N, num_classes, H, W).
 
     Raises
     ------

@@ -194,7 +194,7 @@ class StagedNet(nn.HybridBlock):
 
 
 class PostActNet(StagedNet):
-    """Stages of 64, 128, 256, ... planes, times the blocks' expansion, with a ReLU at the end.
+    """Stages of P, 2P, 4P, ... planes, times the blocks' expansion, with a ReLU at the end.
 
     Its blocks are made as :class:`~openaff.blocks.Bottleneck` is.
     """
@@ -202,10 +202,15 @@ class PostActNet(StagedNet):
     Options = PostActOptions
     first_pooled_stage = 1  # whose shortcut may average
 
-    def build_stages(self, blocks, strides, in_channels, stride, block=Bottleneck, **more):
-        """:meth:`add_stages` of ``block``, which gets the keyword arguments ``more``."""
+    def build_stages(
+        self, blocks, strides, in_channels, stride, block=Bottleneck, planes=64, **more
+    ):
+        """:meth:`add_stages` of ``block``, which gets the keyword arguments ``more``.
+
+        ``planes``: P, of the first stage.
+        """
         self._block, self._more = block, more
-        widths = [block.expansion * 64 * 2**index for index in range(len(blocks))]
+        widths = [block.expansion * planes * 2**index for index in range(len(blocks))]
         self.add_stages(blocks, widths, strides, in_channels, stride)
 
     def make_block(self, stage, first, in_channels, channels, stride):
