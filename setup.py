@@ -54,6 +54,8 @@ setup(
         # Teachers of gluoncv's in distillation. The last release; works beside mxnet 1.9.1 without
         # PyTorch.
         "gluoncv": ["gluoncv==0.10.5.post0"],
+        # Masks of COCO's annotations, for scripts/prepare_coco.py.
+        "coco": ["pycocotools>=2.0.6"],
         # The embedded digits.
         "demo": ["scikit-learn"],
         "dev": ["pytest", "ruff"],

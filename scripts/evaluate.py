@@ -20,7 +20,7 @@ from openaff.deploy.subject import (
     subject_from_arguments,
 )
 from openaff.models.pretrained import PUBLISHED
-from openaff.tasks import METRICS, TASKS
+from openaff.tasks import METRICS, load_task
 from openaff.tasks.classification import TenCrop
 from openaff.tasks.evaluation import evaluate_network, write_confusion, write_per_class
 from openaff.utils import cli
@@ -62,7 +62,7 @@ def ten_crop_size(data):
     return size
 
 
-def one_line(result, info):
+def one_line(result, info, task):
     """A result in words: accuracy or, of photographs, error, as the tables print it."""
     line = "{model} on {dataset} test, {labels}:".format(**result)
     errors = info.task == "classification" and info.crop_ratio
@@ -70,7 +70,7 @@ def one_line(result, info):
         value = result.get(key)
         if value is not None:
             line += f" {name} error {1 - value:.2%}," if errors else f" {name} {value:.2%},"
-    for metric in TASKS[info.task].metrics:
+    for metric in task.metrics:
         if metric is not METRICS["accuracy"]:
             line += f" {metric.title} {metric.show(result[metric.key])},"
     line = line[:-1] + " ({images:,} images, {images_per_second:.0f} images/s)".format(**result)
@@ -97,10 +97,12 @@ def main():
     dataset = load_dataset(data)
     subject = subject_from_arguments(args, data, dataset, devices)
     net = TenCrop(subject.net, ten_crop) if ten_crop else subject.net
-    measured, meter = evaluate_network(net, dataset, devices, args.batch_size, args.workers)
-    for path, write in ((args.per_class, write_per_class), (args.confusion, write_confusion)):
-        if path:
-            write(path, dataset.class_names, meter.sums["confusion"])
+    task = load_task(dataset, subject.loss)
+    measured, meter = evaluate_network(net, dataset, devices, args.batch_size, args.workers, task)
+    if args.per_class:
+        write_per_class(args.per_class, task.per_class(meter.sums))
+    if args.confusion:
+        write_confusion(args.confusion, dataset.class_names, meter.sums["confusion"])
     known = PUBLISHED[args.published] if args.published else None
     facts = ("name", "metric", "score", "selection")
     result = {
@@ -115,7 +117,7 @@ def main():
     print(
         json.dumps(result, indent=2, ensure_ascii=False)
         if args.json
-        else one_line(result, DATASETS[data.name])
+        else one_line(result, DATASETS[data.name], task)
     )
 
 

@@ -12,12 +12,12 @@ import json
 import pathlib
 
 import numpy as np
+from PIL import Image
 from tqdm import tqdm
 
-from openaff.data import DATASETS
 from openaff.data.image_folder import SUFFIXES, read_photo
 from openaff.deploy.predict import ENGINES, Predictor
-from openaff.tasks.pictures import class_colours, indexed_mask, overlay
+from openaff.tasks.pictures import class_colours, indexed, overlay
 from openaff.utils import cli
 from openaff.utils.arguments import Parser, add_imports
 from openaff.utils.errors import UserError
@@ -81,8 +81,8 @@ def write_mask(out, path, decoded, colours):
     """Write one photograph's mask and overlay, each whole or not at all."""
     photo = np.asarray(read_photo(path))
     pictures = {
-        f"{path.stem}.png": indexed_mask(decoded.classes, colours),
-        f"{path.stem}-overlay.png": overlay(photo, decoded.classes, colours),
+        f"{path.stem}.png": indexed(decoded.classes, colours),
+        f"{path.stem}-overlay.png": Image.fromarray(overlay(photo, decoded.classes, colours)),
     }
     for name, picture in pictures.items():
         with atomic(out / name) as temporary:
@@ -95,9 +95,7 @@ def main():
     files = image_files(args.images)
     predictor = Predictor(args.export, args.engine)
     out = output_folder(args, predictor, files)
-    dataset = predictor.description["dataset"]
-    known = DATASETS[dataset].colours if dataset in DATASETS else None
-    colours = class_colours(len(predictor.labels), known)
+    colours = class_colours(predictor.description["dataset"], len(predictor.labels))
     step = 1 if predictor.task.dense else predictor.batch_size
     rows = []
     with tqdm(total=len(files), unit="image", leave=False, disable=None) as bar:

@@ -45,6 +45,9 @@ def train(kind, batch_size, fails=False):
 
 def main():
     engine, means = train("dist_sync", 8, fails=len(sys.argv) > 2)
+    odd = float(2**40 + 1 + engine.workers.rank)  # float32 has no such numbers
+    total = engine.workers.sum(np.array([odd, 1 / 3])).tolist()
+    assert total == [2**41 + 3, 2 / 3], total
     engine.net.save_parameters(f"{sys.argv[1]}/{engine.workers.rank}.params")
     if engine.workers.rank == 0:
         print(means["loss"], engine.step)

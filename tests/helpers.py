@@ -72,7 +72,7 @@ def initialized(*args, **options):
     return net
 
 
-def assert_every_parameter_gets_a_gradient(net, x, before_a_norm=("attention",)):
+def assert_every_parameter_gets_a_gradient(net, x, before_a_norm=("attention", "branch")):
     """``before_a_norm``: parts of the names of biases that a batch norm takes away in training."""
     with mx.autograd.record():
         loss = (net(x) ** 2).sum()

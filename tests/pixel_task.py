@@ -7,9 +7,7 @@ from mxnet.gluon import nn
 from openaff.data import Dataset, ImageSet, Labels, register_dataset
 from openaff.data.transforms import IGNORE
 from openaff.models.factory import register_backbone
-from openaff.tasks import TASKS, Meter, Metric, Task
-
-PIXEL_ACCURACY = Metric("pixel_accuracy", "pixel accuracy")
+from openaff.tasks import METRICS, TASKS, Meter, Task
 
 
 class PixelCrossEntropy(gluon.Block):
@@ -40,7 +38,7 @@ class PixelMeter(Meter):
 @TASKS.register("pixels")
 class Pixels(Task):
     key = "pixels"
-    metrics = (PIXEL_ACCURACY,)
+    metrics = (METRICS["pixel_accuracy"],)
     Loss = PixelCrossEntropy
 
     def meter(self, detailed=False):

@@ -18,6 +18,7 @@ from openaff.data.image_folder import MEAN, STD, CenterCrop
 from openaff.data.packing import folder_items, pack
 from openaff.data.records import RecordSet
 from openaff.data.transforms import ColorJitter, PCANoise
+from openaff.tasks import load_task
 from openaff.tasks.classification import TenCrop, ten_crops
 from openaff.tasks.evaluation import evaluate_network, write_confusion, write_per_class
 from openaff.training.config import load_config
@@ -184,14 +185,15 @@ def test_evaluation_of_every_class_and_by_ten_crops(photos, tmp_path):
     confusion = meter.sums["confusion"].astype(int)
     assert confusion.sum(axis=1).tolist() == [3, 3, 3]
     assert confusion.trace() / 9 == result["accuracy"]
-    write_per_class(tmp_path / "classes.csv", data.class_names, confusion)
+    task = load_task(data)
+    write_per_class(tmp_path / "classes.csv", task.per_class(meter.sums))
     write_confusion(tmp_path / "confusion.csv", data.class_names, confusion)
     rows = (tmp_path / "classes.csv").read_text().splitlines()
     assert rows[0] == "class,images,correct,accuracy" and len(rows) == 4
     confusion = np.array([[1, 0, 0], [0, 0, 0], [1, 0, 0]])  # a class without images comes last
-    write_per_class(tmp_path / "order.csv", "abc", confusion)
-    order = [row[0] for row in (tmp_path / "order.csv").read_text().splitlines()[1:]]
-    assert order == ["c", "a", "b"]
+    write_per_class(tmp_path / "order.csv", task.per_class({"confusion": confusion}))
+    rows = (tmp_path / "order.csv").read_text().splitlines()[1:]
+    assert [row.partition(",")[0] for row in rows] == ["red", "blue", "green"]
     assert (tmp_path / "confusion.csv").read_text().splitlines()[0].endswith("blue,green,red")
     ten, _ = evaluate_network(TenCrop(net, 24), data, [mx.cpu()], 4)
     images, labels, _ = of_test(data, 9)

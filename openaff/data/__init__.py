@@ -1,6 +1,7 @@
 """Data sets, and the batches made from them."""
 
-from . import digits, cifar, imagenet  # noqa: F401,I001  (register their data sets)
+# Each registers its data sets.
+from . import digits, cifar, imagenet, scenes, camvid, masks  # noqa: F401,I001
 from .base import DATASETS, Dataset, DatasetInfo, ImageSet, Labels, load_dataset, register_dataset
 from .config import DataConfig
 

@@ -34,6 +34,7 @@ class DatasetInfo:
     mean: Optional[Tuple[float, float, float]] = None  # of pixel values in [0, 1]; None: measured
     std: Optional[Tuple[float, float, float]] = None
     crop_ratio: Optional[float] = None  # photographs: size of the centre crop / short side
+    colours: Optional[Tuple[Tuple[int, int, int], ...]] = None  # of the classes in pictures, RGB
 
     def granularity(self, key=None):
         """The :class:`Labels` with this key, by default the first ones."""
@@ -58,7 +59,7 @@ def register_dataset(key, **facts):
 class ImageSet:
     """Images of one size in memory, with their targets.
 
-    ``images``: uint8 (N, H, W, 3), RGB; ``targets``: int32, labels (N,) or (N, K), or maps
+    ``images``: uint8 (N, H, W, 3), RGB; ``targets``: integers, labels (N,) or (N, K), or maps
     (N, H, W).  Classes count from 0; :data:`~openaff.data.transforms.IGNORE` marks pixels that do
     not count.
     """
@@ -86,7 +87,8 @@ class Dataset:
 
     ``train`` and ``test`` are image sets: in memory, of files, or of records.  They have a length,
     ``image_shape``, ``costly`` and ``take(picked, rng)``, see :class:`ImageSet`.  If images have
-    different sizes, they also have ``sizes``, a list of (H, W).  ``mean`` and ``std`` are per
+    different sizes, they also have ``sizes``, a list of (H, W), and ``take`` gives lists of arrays
+    where those picked differ.  ``mean`` and ``std`` are per
     channel, for pixel values scaled to [0, 1].
     """
 

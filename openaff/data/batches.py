@@ -26,7 +26,8 @@ def training_batches(dataset, config, batch_size, seed=0, shard=(0, 1)):
     Raises
     ------
     UserError
-        There are no training images, or fewer than one batch.
+        There are no training images, fewer than one batch, or images of several sizes that
+        nothing crops to one.
     """
     if dataset.train is None:
         raise UserError(f"{dataset.name}: there are no training images in {config.root}")
@@ -43,8 +44,15 @@ def training_batches(dataset, config, batch_size, seed=0, shard=(0, 1)):
             pca_noise=config.pca_noise or 0.0,
             **common,
         )
+    sizes = set(getattr(dataset.train, "sizes", ()))
+    if len(sizes) > 1 and not config.crop_size:
+        raise UserError(
+            f"{dataset.name}: the training images have {len(sizes)} sizes, and those of a batch "
+            "must have one: set data.crop_size"
+        )
     normalize = Normalize(dataset.mean, dataset.std)
-    return BatchLoader(dataset.train, batch_size, normalize, training_transform(config), **common)
+    transform = training_transform(config, dataset.mean)
+    return BatchLoader(dataset.train, batch_size, normalize, transform, **common)
 
 
 def test_batches(dataset, batch_size, workers=None, shard=(0, 1)):

@@ -1,7 +1,7 @@
 """The data settings: which data set, how it is augmented, and how batches are prefetched."""
 
 from dataclasses import dataclass
-from typing import Optional
+from typing import List, Optional
 
 from ..utils.configs import Section, require
 from ..utils.errors import UserError
@@ -13,16 +13,22 @@ from .base import DATASETS
 class DataConfig(Section):
     """Which data set to read, and how.  :meth:`check` rejects impossible and useless settings."""
 
-    name: str = "digits"  # or cifar10, cifar100, imagenet, images (your own class folders)
+    name: str = "digits"  # or cifar100, images (your own class folders), masks (your own), ...
     root: Optional[str] = None  # folder of the files; for CIFAR, Gluon's own by default
     labels: Optional[str] = None  # cifar100: fine (the default, 100 classes) or coarse (20)
     download: bool = False  # download missing files into root
     batch_size: int = 128  # images per device and step
     crop_padding: Optional[int] = None  # small images: pixels of zeros on every side, default 4
-    image_size: Optional[int] = None  # pixels, default 224; photographs only
+    image_size: Optional[int] = None  # photographs: pixels, default 224; masks: the short side
     crop_ratio: Optional[float] = None  # centre crop / short side, 0.875; photographs only
     jitter: Optional[float] = None  # brightness, contrast, saturation; photographs only
     pca_noise: Optional[float] = None  # deviation of the colour noise; photographs only
+    scale_range: Optional[List[float]] = None  # masks: random scale, smallest and largest factor
+    crop_size: Optional[int] = None  # masks: side of the random square; null: whole images
+    lists: Optional[str] = None  # masks: folder of the split lists, below root
+    train_split: Optional[str] = None  # masks: train (the default) or trainval
+    test_split: Optional[str] = None  # masks: test (the default) or val
+    skip: Optional[List[str]] = None  # masks: names of images to leave out
     flip: bool = True  # mirror half of the training images
     autoaugment: Optional[str] = None  # a published policy: cifar10 or imagenet
     mixup_alpha: float = 0.0  # mixup with Beta(alpha, alpha); 0: no mixup
@@ -44,7 +50,28 @@ class DataConfig(Section):
             self.one_of("name", tuple(DATASETS)),
             *((key, (getattr(self, key) or 0) >= 0, "must not be negative") for key in at_least_0),
             ("jitter", (self.jitter or 0) < 1, "must be less than 1"),
-            ("image_size", self.image_size is None or self.image_size >= 1, "must be positive"),
+            *(
+                (key, getattr(self, key) is None or getattr(self, key) >= 1, "must be positive")
+                for key in ("image_size", "crop_size")
+            ),
+            (
+                "scale_range",
+                self.scale_range is None or _is_range(self.scale_range),
+                f"must be two increasing positive factors, such as [0.5, 2.0], not "
+                f"{self.scale_range}",
+            ),
+            (
+                "scale_range",
+                self.scale_range is None or self.crop_size,
+                f"has no effect without {prefix}crop_size",
+            ),
+            self.one_of("train_split", (None, "train", "trainval")),
+            self.one_of("test_split", (None, "test", "val")),
+            (
+                "test_split",
+                not (self.train_split == "trainval" and self.test_split == "val"),
+                f"val cannot be tested on: {prefix}train_split=trainval trains on it",
+            ),
             (
                 "crop_ratio",
                 self.crop_ratio is None or 0 < self.crop_ratio <= 1,
@@ -68,3 +95,7 @@ class DataConfig(Section):
                 )
         if self.labels is not None:
             DATASETS[self.name].granularity(self.labels)
+
+
+def _is_range(values):
+    return len(values) == 2 and 0 < values[0] <= values[1]

@@ -24,26 +24,12 @@ def load_digits(config=None):
     They come from Optical Recognition of Handwritten Digits (UCI): 8x8 pixels in 17 grey levels,
     here enlarged bilinearly.  The split is always the same.
     """
-    try:
-        from sklearn import datasets
-        from sklearn.model_selection import train_test_split
-    except ImportError as error:
-        raise UserError(
-            f"the digits come with scikit-learn ({error}); install it: pip install -e .[demo]"
-        ) from None
-
-    digits = datasets.load_digits()
+    digits, (train, test) = digit_splits()
     small = np.round(digits.images * (255 / 16)).astype("uint8")
     images = np.stack(
         [np.asarray(Image.fromarray(image).resize((32, 32), Image.BILINEAR)) for image in small]
     )
     images = np.repeat(images[..., None], 3, axis=-1)
-    train, test = train_test_split(
-        np.arange(len(images)),
-        test_size=TEST_SHARE,
-        random_state=SPLIT_SEED,
-        stratify=digits.target,
-    )
     labels = digits.target.astype("int32")
     mean = float(images[train].mean() / 255)
     std = float(images[train].std() / 255)
@@ -57,3 +43,23 @@ def load_digits(config=None):
         mean=(mean,) * 3,
         std=(std,) * 3,
     )
+
+
+def digit_splits():
+    """scikit-learn's digits, and the indices of the training and of the test split."""
+    try:
+        from sklearn import datasets
+        from sklearn.model_selection import train_test_split
+    except ImportError as error:
+        raise UserError(
+            f"the digits come with scikit-learn ({error}); install it: pip install -e .[demo]"
+        ) from None
+
+    digits = datasets.load_digits()
+    splits = train_test_split(
+        np.arange(len(digits.images)),
+        test_size=TEST_SHARE,
+        random_state=SPLIT_SEED,
+        stratify=digits.target,
+    )
+    return digits, splits

@@ -1,11 +1,12 @@
 """Read photographs of any size, and crop squares from them."""
 
+import contextlib
 import io
 import math
 import pathlib
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from ..utils.errors import UserError, one_line
 
@@ -30,7 +31,7 @@ def read_photo(source, name=None):
         The file is missing, empty, truncated, not an image, or too large.
     """
     name = name or source
-    try:
+    with reading(name):
         content = source if isinstance(source, bytes) else pathlib.Path(source).read_bytes()
         if not content:
             raise UserError(f"{name} is empty")
@@ -39,6 +40,14 @@ def read_photo(source, name=None):
                 levels = np.asarray(image).astype("int64") >> 8
                 image = Image.fromarray(np.clip(levels, 0, 255).astype("uint8"))
             return ImageOps.exif_transpose(image).convert("RGB")
+
+
+@contextlib.contextmanager
+def reading(name):
+    """Whatever Pillow raises in this context becomes a :class:`UserError` that names the file."""
+    ImageFile.LOAD_TRUNCATED_IMAGES = False  # gluoncv, if imported, has set it
+    try:
+        yield
     except UserError:
         raise
     except UnidentifiedImageError:

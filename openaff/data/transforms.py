@@ -1,10 +1,11 @@
-"""Augmentation of whole batches in numpy: pad, crop, flip, colours, normalise.
+"""Augmentation of whole batches: scale, pad, crop, flip, colours, normalise.
 
 A sample is an image and its target.  Transforms take and return both: images, uint8 (N, H, W, 3),
 and targets: labels (N,) or (N, K), or maps (N, H, W).  Maps move with their images.
 """
 
 import numpy as np
+from PIL import Image
 
 from ..utils.errors import UserError
 from .autoaugment import AutoAugment
@@ -57,14 +58,84 @@ class RandomCrop:
         return out
 
 
+class RandomScaleCrop:
+    """Resize samples by random factors, then crop a square of each at random.
+
+    Images are resized bilinearly, maps to the nearest pixel.  A sample that has become smaller than
+    the square is put into it at random; around it is ``fill``, in the map IGNORE.
+
+    Parameters
+    ----------
+    size : int
+        Pixels of the square's side.
+    scale_range : sequence of float
+        The smallest and the largest factor; those in between are equally likely.
+    fill : sequence of float
+        The colour around small images, in [0, 1].
+    """
+
+    def __init__(self, size, scale_range=(1.0, 1.0), fill=(0.0, 0.0, 0.0)):
+        self.size = size
+        self.scale_range = scale_range
+        self.fill = np.rint(255 * np.asarray(fill)).astype("uint8")
+
+    def __call__(self, images, targets, rng):
+        """uint8 (N, size, size, 3) and (N, size, size); both may be lists of samples of any size.
+
+        Raises
+        ------
+        UserError
+            The targets are not maps.
+        """
+        if targets[0].ndim != 2:
+            raise UserError("data.crop_size crops targets with a value for each pixel, not labels")
+        shape = (len(images), self.size, self.size)
+        squares, maps = np.empty(shape + (3,), "uint8"), np.empty(shape, targets[0].dtype)
+        factors = rng.uniform(*self.scale_range, shape[0])
+        places = rng.random((shape[0], 2))
+        for index, (image, target) in enumerate(zip(images, targets)):
+            (out_y, y), (out_x, x) = (
+                self._span(length, factors[index], place)
+                for length, place in zip(target.shape, places[index])
+            )
+            height, width = (span.stop - span.start for span in (out_y, out_x))
+            if min(height, width) < self.size:
+                squares[index], maps[index] = self.fill, IGNORE
+            squares[index, out_y, out_x] = Image.fromarray(image).resize(
+                (width, height), Image.BILINEAR, (x[0], y[0], x[1], y[1])
+            )
+            rows, columns = nearest(*y, height), nearest(*x, width)
+            maps[index, out_y, out_x] = target[rows][:, columns]
+        return squares, maps
+
+    def _span(self, length, factor, place):
+        """Along one side: the pixels of the square to fill, and (start, end) in the sample."""
+        resized = max(1, round(length * factor))
+        offset = int(place * (abs(resized - self.size) + 1))
+        if resized < self.size:
+            return slice(offset, offset + resized), (0.0, float(length))
+        step = length / resized
+        end = min((offset + self.size) * step, length)
+        return slice(0, self.size), (offset * step, end)
+
+
+def nearest(start, end, count):
+    """The indices of the pixels in the middle of ``count`` equal parts from start to end."""
+    return (start + (np.arange(count) + 0.5) * ((end - start) / count)).astype(int)
+
+
 class RandomFlip:
     """Mirror each sample left to right with probability 1/2."""
 
     def __call__(self, images, targets, rng):
         flip = rng.random(len(images)) < 0.5
-        if targets.ndim > 2:
-            targets = np.where(flip[:, None, None], targets[:, :, ::-1], targets)
-        return np.where(flip[:, None, None, None], images[:, :, ::-1], images), targets
+        return _mirrored(images, flip), _mirrored(targets, flip) if targets.ndim > 2 else targets
+
+
+def _mirrored(maps, picked):
+    maps = maps.copy()
+    maps[picked] = maps[picked, :, ::-1]
+    return maps
 
 
 class ColorJitter:
@@ -160,9 +231,15 @@ def _crop_padding(config):
     return CROP_PADDING if config.crop_padding is None else config.crop_padding
 
 
-def training_transform(config):
-    """The augmentation of training batches for a :class:`~openaff.data.DataConfig`."""
+def training_transform(config, mean=(0.0, 0.0, 0.0)):
+    """The augmentation of training batches for a :class:`~openaff.data.DataConfig`.
+
+    ``mean``: the data set's, the colour around images that are smaller than ``crop_size``.
+    """
     transforms = [ImagesOnly(AutoAugment(config.autoaugment))] if config.autoaugment else []
+    if config.crop_size:
+        scale_range = config.scale_range or (1.0, 1.0)
+        transforms.append(RandomScaleCrop(config.crop_size, scale_range, mean))
     for transform, strength in (
         (RandomCrop, _crop_padding(config)),
         (ColorJitter, config.jitter),
@@ -183,6 +260,10 @@ def describe_augmentation(config):
         parts.append("random resized crop")
     elif "crop_padding" in info.settings:
         parts.append(f"crop padding {_crop_padding(config)}")
+    if config.scale_range:
+        parts.append("random scale {:g} to {:g}".format(*config.scale_range))
+    if config.crop_size:
+        parts.append(f"random crop {config.crop_size}")
     parts.append("flip" if config.flip else "no flip")
     if config.jitter:
         parts.append(f"colour jitter {config.jitter:g}")

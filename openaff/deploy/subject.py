@@ -31,6 +31,7 @@ class Subject:
     std: Tuple[float, float, float]
     crop_ratio: Optional[float] = None  # photographs: the centre's share of the short side
     score: Optional[Dict[str, Any]] = None  # what was measured of it, and how
+    loss: Optional[Dict[str, Any]] = None  # options of the loss that it was trained with
 
 
 def _run_result(folder):
@@ -85,6 +86,7 @@ def run_subject(folder, ctx=None):
         tuple(result["std"]),
         _crop_ratio(data),
         {key: result[key] for key in keys},
+        read_yaml(folder / "config.yaml").get("loss"),
     )
 
 

@@ -7,7 +7,7 @@ import_mxnet()
 from ..data import DATASETS  # noqa: E402
 from ..models import model_info  # noqa: E402
 from ..utils.errors import UserError  # noqa: E402
-from . import classification  # noqa: E402,F401  (registers its task)
+from . import classification, segmentation  # noqa: E402,F401  (register their tasks)
 from .base import METRICS, TASKS, Meter, Metric, NonFiniteLoss, Task  # noqa: E402
 
 __all__ = [

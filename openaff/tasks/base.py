@@ -59,11 +59,15 @@ class Task:
         parameters are those where it is best.
     Loss : class
         ``Loss(**options)(outputs, targets, images)`` gives float32 (N,).
+    dense : bool
+        True: a value for every pixel.  Targets are maps (N, H, W), outputs have the images' size,
+        whatever it is, and what :meth:`decode` gives has a method ``resized(height, width)``.
     """
 
     key = None
     metrics = ()
     Loss = None
+    dense = False
 
     def __init__(self, dataset, loss=None):
         self.class_names = dataset.class_names
@@ -71,16 +75,17 @@ class Task:
         self.loss = self.make_loss(loss or {})
 
     @classmethod
-    def make_loss(cls, options):
+    def make_loss(cls, options, Loss=None):
         """``Loss(**options)``; an unknown or impossible option is a :class:`UserError`."""
-        known = [key for key in inspect.signature(cls.Loss).parameters if key != "kwargs"]
+        Loss = Loss or cls.Loss
+        known = [key for key in inspect.signature(Loss).parameters if key != "kwargs"]
         for key in options:
             if key not in known:
                 raise UserError(
                     f"loss.{key} is not a setting of the {cls.key} loss{suggest(key, known)} "
                     f"(its settings: {', '.join(known)})"
                 )
-        return cls.Loss(**options)
+        return Loss(**options)
 
     @property
     def headline(self):
@@ -91,6 +96,10 @@ class Task:
         """``num_classes`` of the network."""
         return self.classes
 
+    def used_outputs(self, outputs):
+        """How many outputs the task needs, the first ones of a network that has ``outputs``."""
+        return self.classes
+
     @property
     def test_loss(self):
         """The loss of evaluations; by default that of training."""
@@ -98,6 +107,14 @@ class Task:
 
     def meter(self, detailed=False):
         """A new :class:`Meter`; a detailed one also counts what is reported class by class."""
+        raise NotImplementedError
+
+    def per_class(self, sums):
+        """Of each class, in order, what a detailed meter's ``sums`` say.
+
+        A list of dicts with equal keys: ``class``, then figures.  The last one is the figure that
+        ranks the classes, NaN where it is not known.
+        """
         raise NotImplementedError
 
     @staticmethod

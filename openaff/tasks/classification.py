@@ -104,6 +104,18 @@ class Classification(Task):
     def meter(self, detailed=False):
         return ClassificationMeter(self.classes, detailed)
 
+    def per_class(self, sums):
+        images, correct = sums["confusion"].sum(axis=1), sums["confusion"].diagonal()
+        return [
+            {
+                "class": name,
+                "images": int(count),
+                "correct": int(right),
+                "accuracy": right / count if count else float("nan"),
+            }
+            for name, count, right in zip(self.class_names, images, correct)
+        ]
+
     @staticmethod
     def decode(outputs, class_names, top=5):
         """For each image its ``top`` most probable classes: lists of (name, probability)."""

@@ -1,6 +1,7 @@
 """How well a network does on a data set's test split."""
 
 import csv
+import math
 import time
 
 import mxnet as mx
@@ -50,7 +51,7 @@ def evaluate(net, batches, task, devices, dtype="float32", detailed=False):
     return meter
 
 
-def evaluate_network(net, dataset, devices, batch_size=128, workers=None):
+def evaluate_network(net, dataset, devices, batch_size=128, workers=None, task=None):
     """How well ``net`` does on the test split, as what a result file says of it.
 
     Of a network with more outputs than the data set has classes the first ones are used: the
@@ -68,6 +69,8 @@ def evaluate_network(net, dataset, devices, batch_size=128, workers=None):
         Images per device.
     workers : int, optional
         Processes or threads that read images, by default chosen from the machine.
+    task : Task, optional
+        The data set's task, by default with the default loss.
 
     Returns
     -------
@@ -81,17 +84,18 @@ def evaluate_network(net, dataset, devices, batch_size=128, workers=None):
     UserError
         Fewer outputs than classes, or no images.
     """
-    task = load_task(dataset)
+    task = task or load_task(dataset)
     batches = test_batches(dataset, batch_size * len(devices), workers)
     shape = dataset.test.image_shape
     outputs = net(mx.nd.zeros((1,) + shape, ctx=devices[0])).shape[1]
-    if outputs < task.outputs:
+    used_outputs = task.used_outputs(outputs)
+    if outputs < used_outputs:
         raise UserError(
             f"the network has {outputs} outputs, too few for {dataset.name}, {dataset.labels}"
         )
 
     def used(images):
-        return net(images).slice_axis(axis=1, begin=0, end=task.outputs)
+        return net(images).slice_axis(axis=1, begin=0, end=used_outputs)
 
     start = time.perf_counter()
     bar = tqdm(batches.epoch(), total=len(batches), unit="batch", leave=False, disable=None)
@@ -115,15 +119,11 @@ def evaluate_network(net, dataset, devices, batch_size=128, workers=None):
     }, meter
 
 
-def write_per_class(path, class_names, confusion):
-    """A CSV file of every class's images and accuracy, the worst first."""
-    images, correct = confusion.sum(axis=1), confusion.diagonal()
-    rows = [
-        (name, int(count), int(right), right / count if count else float("nan"))
-        for name, count, right in zip(class_names, images, correct)
-    ]
-    rows.sort(key=lambda row: (not row[1], row[3]))
-    _write_csv(path, [("class", "images", "correct", "accuracy")] + rows)
+def write_per_class(path, rows):
+    """A CSV file of what :meth:`Task.per_class` gave, the worst classes first."""
+    values = [tuple(row.values()) for row in rows]
+    worst_first = sorted(values, key=lambda row: (math.isnan(row[-1]), row[-1]))
+    _write_csv(path, [tuple(rows[0])] + worst_first)
 
 
 def write_confusion(path, class_names, confusion):

@@ -1,67 +1,73 @@
-"""Pictures of class maps: indexed masks, overlays, and predictions beside the truth."""
-
-import colorsys
+"""Pictures of class maps: indexed PNGs, maps over photographs, predictions beside the truth."""
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from ..data import DATASETS
 from ..data.transforms import IGNORE
 
-OPACITY = 0.55  # of an overlay's colours
-MARGIN = 6  # pixels between the pictures of a row
-WRONG, RIGHT = (214, 39, 40), (235, 235, 235)
-IGNORED = (0, 0, 0)
+IGNORED = (255, 255, 255)  # the colour of pixels that do not count
+WRONG, RIGHT = (214, 39, 40), (90, 90, 90)  # of pixels in a picture of errors
+MARGIN = 6  # pixels between pictures
 
 
-def class_colours(count, known=None):
-    """RGB colours of classes, uint8 (count, 3).
+def class_colours(dataset, count):
+    """The colours of ``count`` classes, uint8 (count, 3), RGB.
+
+    They are the data set's own or, where it has none or is not known, those of PASCAL VOC: the bits
+    of a class's number, three by three, are the high bits of red, green and blue.
 
     Parameters
     ----------
+    dataset : str or None
+        A key of :data:`~openaff.data.DATASETS`.
     count : int
         Classes.
-    known : sequence of (int, int, int), optional
-        The data set's own colours.  By default class 0 is dark grey, and the others have different
-        hues.
     """
-    if known is not None:
-        return np.array(known, "uint8")
-    hues = [(index * 0.381966) % 1 for index in range(max(count - 1, 0))]  # far apart in order
-    others = [
-        [round(255 * value) for value in colorsys.hsv_to_rgb(hue, 0.75, 0.6 + 0.4 * (index % 2))]
-        for index, hue in enumerate(hues, start=1)
-    ]
-    return np.array([(64, 64, 64), *others][:count], "uint8")
+    own = DATASETS[dataset].colours if dataset in DATASETS else None
+    if own and len(own) == count:
+        return np.array(own, "uint8")
+    colours = np.zeros((count, 3), "uint8")
+    numbers = np.arange(count)
+    for bit in range(24):
+        colours[:, bit % 3] |= ((numbers >> bit & 1) << 7 - bit // 3).astype("uint8")
+    return colours
 
 
-def indexed_mask(classes, colours):
-    """A PIL image of palette indices, whose pixels are the class numbers.
+def indexed(classes, colours):
+    """A PIL image with a palette, whose pixels are the classes (H, W), to be saved as PNG.
+
+    Pixels with IGNORE have the index 255.  There are at most 255 classes.
+    """
+    image = Image.fromarray(np.where(classes == IGNORE, 255, classes).astype("uint8"), "P")
+    palette = np.full((256, 3), IGNORED, "uint8")
+    palette[: len(colours)] = colours
+    image.putpalette(palette.tobytes())
+    return image
+
+
+def coloured(classes, colours):
+    """uint8 (H, W, 3): each pixel in its class's colour."""
+    return np.vstack([colours, [IGNORED]]).astype("uint8")[classes]  # IGNORE is the last one
+
+
+def overlay(photo, classes, colours, strength=0.6):
+    """uint8 (H, W, 3): a photograph with the classes (H, W) laid over it; black ones stay clear.
+
+    ``strength`` is the colours' part of a pixel.
+    """
+    painted = coloured(classes, colours)
+    mixed = (1 - strength) * photo + strength * painted
+    clear = (painted == 0).all(axis=-1, keepdims=True)
+    return np.where(clear, photo, np.rint(mixed).astype("uint8"))
+
+
+def comparison(photo, truth, predicted, class_names, colours):
+    """Photograph, truth, prediction and errors side by side, with a legend.
 
     Parameters
     ----------
-    classes : numpy.ndarray
-        (H, W), of at most 256 classes.
-    colours : numpy.ndarray
-        uint8 (K, 3).
-    """
-    mask = Image.fromarray(classes.astype("uint8"))
-    mask.putpalette(colours.tobytes() + bytes(3 * (256 - len(colours))))
-    return mask
-
-
-def overlay(image, classes, colours):
-    """A PIL image in RGB: uint8 (H, W, 3), mixed with the colours of its pixels' classes."""
-    painted = colours[np.maximum(classes, 0)]
-    mixed = np.rint((1 - OPACITY) * image + OPACITY * painted).astype("uint8")
-    return Image.fromarray(np.where((classes == IGNORE)[..., None], image, mixed))
-
-
-def comparison(image, truth, predicted, class_names, colours):
-    """Image, truth, prediction and errors side by side, with a legend.
-
-    Parameters
-    ----------
-    image : numpy.ndarray
+    photo : numpy.ndarray
         uint8 (H, W, 3).
     truth, predicted : numpy.ndarray
         Classes (H, W); in the truth IGNORE where a pixel does not count.
@@ -75,18 +81,17 @@ def comparison(image, truth, predicted, class_names, colours):
     PIL.Image.Image
     """
     ignored = truth == IGNORE
-    painted = np.where(ignored[..., None], np.uint8(IGNORED), colours[np.maximum(truth, 0)])
-    errors = np.where((truth != predicted)[..., None], np.uint8(WRONG), np.uint8(RIGHT))
-    errors = np.where(ignored[..., None], np.uint8(IGNORED), errors)
+    errors = np.array([RIGHT, WRONG, IGNORED], "uint8")[np.where(ignored, 2, truth != predicted)]
     pictures = {
-        "image": image,
-        "truth": painted,
-        "prediction": np.asarray(overlay(image, predicted, colours)),
+        "image": photo,
+        "truth": coloured(truth, colours),
+        "prediction": coloured(predicted, colours),
         "errors": errors,
     }
     there = np.union1d(truth[~ignored], predicted)
     entries = [(class_names[index], tuple(map(int, colours[index]))) for index in there]
-    entries += [("wrong", WRONG)] + ([("does not count", IGNORED)] if ignored.any() else [])
+    entries += [("right", RIGHT), ("wrong", WRONG)]
+    entries += [("does not count", IGNORED)] if ignored.any() else []
     return _sheet(pictures, entries)
 
 

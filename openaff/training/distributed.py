@@ -54,20 +54,25 @@ class Workers:
         self.rank, self.count = self.kvstore.rank, self.kvstore.num_workers
 
     def sum(self, values):
-        """Sum a float array (N,) over all workers.
+        """Sum a float array (N,) over all workers, in float64: counts are exact.
 
-        All workers must call this, and it waits for them.  With several workers the sum is float32.
+        All workers must call this, and it waits for them.
         """
         if self.kvstore is None:
             return values
-        array = mx.nd.array(values)
+        # The store adds up float32; servers may even hold float64 as float32.  So each worker sends
+        # its numbers as they are, 16 bits a number, in places that the others leave at 0.
+        bits = np.ascontiguousarray(values, "float64").view("uint16")
+        places = np.zeros((self.count, bits.size), "float32")
+        places[self.rank] = bits
+        array = mx.nd.array(places.ravel())
         if array.size not in self._keys:
             self._keys[array.size] = _FIRST_KEY + len(self._keys)
             self.kvstore.init(self._keys[array.size], mx.nd.zeros_like(array))
         key = self._keys[array.size]
         self.kvstore.push(key, array)
         self.kvstore.pull(key, out=array)
-        return array.asnumpy()
+        return array.asnumpy().astype("uint16").reshape(places.shape).view("float64").sum(axis=0)
 
     def any(self, flag):
         """Whether ``flag`` is true in any worker; all workers must call this."""

@@ -1,0 +1,220 @@
+"""Masks of chosen categories from COCO's own files, in the layout of the data set ``masks``.
+
+Microsoft COCO: Common Objects in Context (Lin et al., ECCV 2014); https://cocodataset.org/#format-data
+"""
+
+import json
+import os
+import pathlib
+import shutil
+import tempfile
+
+import numpy as np
+from PIL import Image, ImageOps
+from tqdm import tqdm
+
+from ..utils.errors import UserError, one_line, suggest
+from ..utils.files import write_json, write_text
+from ..utils.provenance import provenance
+from .image_folder import reading
+from .masks import CLASSES
+
+RECORD = "coco.json"
+SPLITS = {"train": "train2017", "test": "val2017"}  # COCO's own test images have no annotations
+CROWD = 255  # in a mask: does not count
+_ORIENTATION = 0x0112  # the tag in EXIF
+
+
+def prepare(coco, categories, out):
+    """Write the images that contain some categories, and their masks, into a new folder.
+
+    ``images/`` (hard links where possible, otherwise copies), ``masks/`` (PNG; 0 is the background,
+    1, 2, ... are the categories in the order given, 255 is a crowd), ``classes.txt``,
+    ``train.txt``, ``test.txt``, and ``coco.json``, which says what it was made from.  Whole or not
+    at all.
+
+    Where objects overlap, the smaller one is on top.  An image belongs to the set if it has an
+    object of a category that is no crowd.
+
+    Parameters
+    ----------
+    coco : path-like
+        COCO's folder: ``annotations/instances_train2017.json`` and ``instances_val2017.json``,
+        ``train2017/`` and ``val2017/``.
+    categories : sequence of str
+        Names of COCO's categories.
+    out : path-like
+        The folder to make.
+
+    Returns
+    -------
+    dict
+        What ``coco.json`` says.
+
+    Raises
+    ------
+    UserError
+        ``out`` exists; a file is missing, or not what it should be; a category is unknown, named
+        twice, or in no image of a split; pycocotools is not installed.
+    """
+    coco, out = pathlib.Path(coco), pathlib.Path(out)
+    if out.exists():
+        raise UserError(f"{out} exists: take another --out, or remove it")
+    decode = _decoder()
+    found = {split: _read(coco, name, categories) for split, name in SPLITS.items()}
+    for split, images in found.items():
+        _check_files(coco / SPLITS[split], images)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=str(out.parent), prefix=out.name + ".") as temporary:
+        folder = pathlib.Path(temporary) / "masks"
+        for name in ("images", "masks"):
+            (folder / name).mkdir(parents=True)
+        write_text(folder / CLASSES, "\n".join(["background", *categories]) + "\n")
+        facts = {}
+        for split, images in found.items():
+            counts = np.zeros(256, int)
+            for image in tqdm(images, unit="img", desc=split, leave=False, disable=None):
+                counts += _write(coco / SPLITS[split], image, folder, decode)
+            names = [pathlib.Path(image["file_name"]).stem for image in images]
+            write_text(folder / f"{split}.txt", "\n".join(names) + "\n")
+            facts[split] = _facts(SPLITS[split], images, categories, counts)
+        record = {"categories": list(categories), "splits": facts, **provenance()}
+        write_json(folder / RECORD, record)
+        os.rename(folder, out)
+    return record
+
+
+def _decoder():
+    """``decode(segmentation, height, width)``: bool (H, W) of polygons or run lengths."""
+    try:
+        from pycocotools import mask
+    except ImportError as error:
+        raise UserError(
+            f"COCO's masks need pycocotools ({error}): pip install -e .[coco]"
+        ) from None
+
+    def decode(segmentation, height, width):
+        if isinstance(segmentation, list):  # four numbers are taken for a box
+            polygons = [polygon for polygon in segmentation if len(polygon) >= 6]
+            if not polygons:
+                return np.zeros((height, width), bool)
+            encoded = mask.merge(mask.frPyObjects(polygons, height, width))
+        elif isinstance(segmentation["counts"], list):
+            encoded = mask.frPyObjects(segmentation, height, width)
+        else:
+            encoded = segmentation
+        return mask.decode(encoded).astype(bool)
+
+    return decode
+
+
+def _read(coco, name, categories):
+    """The images of a split that contain the categories, each with its ``objects``, by name."""
+    path = coco / "annotations" / f"instances_{name}.json"
+    try:
+        content = json.loads(path.read_bytes())
+        numbers = {each["name"]: each["id"] for each in content["categories"]}
+        images = {each["id"]: dict(each, objects=[]) for each in content["images"]}
+        labels = {}
+        for label, category in enumerate(categories, 1):
+            if category not in numbers:
+                known = suggest(category, numbers) or f" (it has {', '.join(numbers)})"
+                raise UserError(f"{path} has no category {category!r}{known}")
+            if numbers[category] in labels:
+                raise UserError(f"the category {category!r} is named twice")
+            labels[numbers[category]] = label
+        for each in content["annotations"]:
+            if each["category_id"] in labels:
+                entry = {
+                    "label": labels[each["category_id"]],
+                    "crowd": bool(each["iscrowd"]),
+                    "area": each["area"],
+                    "segmentation": each["segmentation"],
+                }
+                images[each["image_id"]]["objects"].append(entry)
+        used = [
+            image
+            for image in images.values()
+            if any(not each["crowd"] for each in image["objects"])
+        ]
+        used.sort(key=lambda image: image["file_name"])
+        for image in used:
+            image["objects"].sort(key=lambda each: (not each["crowd"], -each["area"]))
+            if pathlib.PurePath(image["file_name"]).name != image["file_name"]:
+                raise ValueError(f"the file name {image['file_name']!r} is a path")
+    except UserError:
+        raise
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from None
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        kind = type(error).__name__
+        raise UserError(
+            f"{path} is not COCO's file of instances ({kind}: {one_line(error)})"
+        ) from None
+    for label, category in enumerate(categories, 1):
+        objects = (each for image in used for each in image["objects"])
+        if not any(each["label"] == label and not each["crowd"] for each in objects):
+            raise UserError(f"no image of {path} has the category {category!r}")
+    return used
+
+
+def _check_files(folder, images):
+    missing = [
+        image["file_name"] for image in images if not (folder / image["file_name"]).is_file()
+    ]
+    if missing:
+        raise UserError(
+            f"{folder / missing[0]} is missing ({len(missing):,} of the {len(images):,} images "
+            f"needed are): unpack {folder.name}.zip there"
+        )
+
+
+def _write(source, image, folder, decode):
+    """Write an image and its mask; the number of pixels of each value."""
+    name, height, width = image["file_name"], image["height"], image["width"]
+    with reading(source / name), Image.open(source / name) as photo:
+        size, exif = photo.size, photo.getexif()
+    if size != (width, height):
+        raise UserError(
+            f"{source / name} is {size[0]} x {size[1]}, but its annotations are for {width} x "
+            f"{height}: get the image again"
+        )
+    mask = np.zeros((height, width), "uint8")
+    for each in image["objects"]:
+        try:
+            covered = decode(each["segmentation"], height, width)
+            mask[covered] = CROWD if each["crowd"] else each["label"]
+        except (ValueError, TypeError, KeyError, IndexError) as error:
+            kind = type(error).__name__
+            raise UserError(
+                f"cannot read an object of {name} ({kind}: {one_line(error)})"
+            ) from None
+    picture = Image.fromarray(mask)
+    if exif.get(_ORIENTATION, 1) != 1:  # annotations are for the file's pixels, readers turn them
+        picture.getexif()[_ORIENTATION] = exif[_ORIENTATION]
+        picture = ImageOps.exif_transpose(picture)
+    picture.save(folder / "masks" / f"{pathlib.Path(name).stem}.png", optimize=True)
+    try:
+        os.link(source / name, folder / "images" / name)
+    except OSError:  # another file system
+        shutil.copyfile(source / name, folder / "images" / name)
+    return np.bincount(mask.ravel(), minlength=256)
+
+
+def _facts(source, images, categories, counts):
+    objects = [each for image in images for each in image["objects"]]
+    names = ["background", *categories]
+    return {
+        "source": source,
+        "images": len(images),
+        "objects": {
+            name: sum(each["label"] == label and not each["crowd"] for each in objects)
+            for label, name in enumerate(names)
+            if label
+        },
+        "crowds": sum(each["crowd"] for each in objects),
+        "pixels": {
+            **{name: int(counts[k]) for k, name in enumerate(names)},
+            "crowd": int(counts[CROWD]),
+        },
+    }

@@ -1,0 +1,147 @@
+"""One's own images with masks, SIRST and StopSign: ``images/``, ``masks/`` and split lists."""
+
+from ..utils.errors import UserError
+from .base import Labels, register_dataset
+from .image_folder import MEAN, STD, SUFFIXES
+from .mask_folder import SETTINGS, class_labels, find_pairs, mask_dataset, required_root
+from .transforms import IGNORE
+
+CLASSES = "classes.txt"
+BINARY = ("background", "target")
+BINARY_LABELS = {0: 0, 1: 1, 255: 1}
+STOPSIGN = ("background", "stop sign")
+TEST_EVERY = 5  # without lists, every fifth image is for testing
+_SAMPLE = 32  # masks to look at, for whether 255 is really what does not count
+
+MASKS = {
+    "task": "segmentation",
+    "image_shape": (3, 480, 480),
+    "settings": (*SETTINGS, "lists"),
+    "mean": MEAN,
+    "std": STD,
+}
+
+
+@register_dataset("masks", title="masks", labels=(Labels("classes", None, "{} classes"),), **MASKS)
+def load_masks(config):
+    """The images in ``config.root``: ``images/``, ``masks/`` and, if there, ``classes.txt``.
+
+    With ``classes.txt``, one name a line, masks hold class numbers from 0, and 255 where a pixel
+    does not count.  Without it they are binary: 0 is the background, 255 or 1 the target.
+
+    ``train.txt`` and ``test.txt``, one name a line, say which image is in which split.  They stand
+    in ``config.root``, or in its folder ``config.lists``.  Without lists, every fifth image by name
+    is for testing.
+
+    Raises
+    ------
+    UserError
+        What is missing or wrong, by file name: see :func:`~.mask_folder.find_pairs` and
+        :class:`~.mask_folder.MaskFolder`.
+    """
+    root = required_root(config, "images/ and masks/")
+    names = read_names(root / CLASSES) if (root / CLASSES).exists() else None
+    lists, words = _split_lists(root, config)
+    splits = [find_pairs(root / "images", root / "masks", each) for each in lists]
+    labels = class_labels(len(names)) if names else BINARY_LABELS
+    dataset = mask_dataset(config, names or BINARY, labels, splits, words)
+    if names:
+        _check_ignored(dataset.train, root)
+    return dataset
+
+
+@register_dataset(
+    "stopsign", title="StopSign", labels=(Labels("classes", 2, "stop sign or not"),), **MASKS
+)
+def load_stopsign(config):
+    """COCO's images with stop signs, as ``scripts/prepare_coco.py`` writes them; see the paper."""
+    dataset = load_masks(config)
+    if dataset.class_names != STOPSIGN:
+        raise UserError(
+            f"{config.root} has the classes {', '.join(dataset.class_names)}, but StopSign has "
+            f"{', '.join(STOPSIGN)}: data.name=masks takes any"
+        )
+    dataset.labels = "stop sign or not"
+    return dataset
+
+
+def read_names(path):
+    """The names in a file, one a line.
+
+    Raises
+    ------
+    UserError
+        The file cannot be read or is empty, or a name stands there twice or cannot be printed.
+    """
+    if not path.is_file():  # such as a pipe, which would be waited for
+        raise UserError(f"{path} is not a file")
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8"
+        raise UserError(f"cannot read {path}: {reason}") from None
+    names = [line.strip() for line in lines if line.strip()]
+    if not names:
+        raise UserError(f"{path} is empty: write one name a line")
+    for number, name in enumerate(names):
+        if name in names[:number]:
+            raise UserError(f"{path} has the name {name!r} twice")
+        if not name.isprintable():
+            raise UserError(f"{path} has the name {name!r}, which cannot be printed")
+    return names
+
+
+def _split_lists(root, config):
+    """The image names of training and test split, and where they come from, in words."""
+    folder = root / (config.lists or "")
+    wanted = (config.train_split or "train", config.test_split or "test")
+    if not (config.lists or any((folder / f"{split}.txt").exists() for split in wanted)):
+        below = sorted(path.parent.name for path in root.glob("*/train.txt"))
+        if below:
+            raise UserError(
+                f"{root} has lists of images in {' and '.join(below)}: name one, "
+                f"data.lists={below[0]}"
+            )
+        if config.train_split or config.test_split:
+            raise UserError(
+                f"data.train_split and data.test_split need lists of images, but {root} has no "
+                f"{wanted[0]}.txt"
+            )
+        names = [image.stem for image, _ in find_pairs(root / "images", root / "masks")]
+        if len(names) < 2:
+            raise UserError(f"{root / 'images'} holds one image: a test image is needed, too")
+        test = names[::TEST_EVERY]
+        return (sorted(set(names) - set(test)), test), "every fifth is for testing"
+    if not folder.is_dir():
+        raise UserError(f"there is no folder {folder}: data.lists is a folder below data.root")
+    lists = [_read_list(folder, split) for split in wanted]
+    where = f"{config.lists}/" if config.lists else ""
+    return lists, " and ".join(f"{where}{split}.txt" for split in wanted)
+
+
+def _read_list(folder, split):
+    path = folder / f"{split}.txt"
+    if split == "trainval" and not path.exists():
+        return _read_list(folder, "train") + _read_list(folder, "val")
+    if not path.exists():
+        there = sorted(each.stem for each in folder.glob("*.txt") if each.name != CLASSES)
+        raise UserError(
+            f"there is no {path}: it names the images of the split {split} (there: "
+            f"{', '.join(there) or 'none'}; see data.train_split and data.test_split)"
+        )
+    return [_without_ending(name) for name in read_names(path)]
+
+
+def _without_ending(name):
+    stem, dot, ending = name.rpartition(".")
+    return stem if f"{dot}{ending}".lower() in SUFFIXES else name
+
+
+def _check_ignored(train, root):
+    """Refuse binary masks of 0 and 255 where 255 stands for what does not count."""
+    _, maps = train.take(range(min(len(train), _SAMPLE)))
+    if all((each <= 0).all() for each in maps) and any((each == IGNORE).any() for each in maps):
+        raise UserError(
+            f"the masks of {root} hold 0 and 255 alone, and with {CLASSES} 255 does not count: "
+            f"write class numbers into the masks or, if they are binary, remove {CLASSES}"
+        )

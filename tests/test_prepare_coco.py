@@ -1,0 +1,266 @@
+"""Segmentation data sets from COCO's annotations, made up here."""
+
+import json
+import os
+
+import numpy as np
+import pytest
+from helpers import load_script
+from PIL import Image
+
+from openaff import UserError
+from openaff.data import DataConfig, load_dataset
+from openaff.data.transforms import IGNORE
+
+coco_mask = pytest.importorskip("pycocotools.mask", reason="needs the extra [coco]")
+
+NAMES = {1: "person", 10: "stop sign", 13: "parking meter"}
+
+
+def square(left, top, size):
+    """A polygon around whole pixels."""
+    right, bottom = left + size, top + size
+    return [[left, top, right, top, right, bottom, left, bottom]]
+
+
+def run_lengths(mask, text=False):
+    """COCO's two forms of them: lists of counts, by column, or a compressed string."""
+    encoded = coco_mask.encode(np.asfortranarray(mask.astype("uint8")))
+    if text:
+        return {"size": encoded["size"], "counts": encoded["counts"].decode()}
+    flat = np.concatenate([[0], mask.T.ravel(), [2]])
+    changes = np.flatnonzero(np.diff(flat))
+    counts = np.diff(np.concatenate([[0], changes]))
+    return {"size": list(mask.shape), "counts": counts.tolist()}
+
+
+def annotation(image, category, segmentation, area=100, crowd=0):
+    return {
+        "image_id": image,
+        "category_id": category,
+        "segmentation": segmentation,
+        "area": area,
+        "iscrowd": crowd,
+    }
+
+
+@pytest.fixture
+def coco(tmp_path):
+    """COCO's layout: six images of 40 x 30 for training and two for validation."""
+    folder = tmp_path / "coco"
+    (folder / "annotations").mkdir(parents=True)
+    crowd = np.zeros((30, 40), bool)
+    crowd[2:6, 30:38] = True
+    written = {
+        "train": [
+            annotation(1, 10, square(5, 5, 10)),
+            annotation(1, 1, square(0, 0, 30), area=900),  # below the sign
+            annotation(2, 10, square(2, 3, 4)),
+            annotation(2, 10, run_lengths(crowd), crowd=1),
+            annotation(3, 1, square(0, 0, 8)),
+            annotation(4, 10, run_lengths(crowd, text=True), crowd=1),  # nothing else
+            annotation(5, 13, square(0, 0, 8)),
+            annotation(6, 10, [[1, 1, 9, 9], *square(20, 20, 5)]),  # a polygon of two points
+        ],
+        "val": [annotation(11, 10, square(1, 1, 6)), annotation(12, 1, square(1, 1, 6))],
+    }
+    numbers = {"train": range(1, 7), "val": range(11, 13)}
+    for split, annotations in written.items():
+        (folder / f"{split}2017").mkdir()
+        images = []
+        for number in numbers[split]:
+            name = f"{number:012}.jpg"
+            images.append({"id": number, "file_name": name, "height": 30, "width": 40})
+            photo = Image.fromarray(np.full((30, 40, 3), 10 * number, "uint8"))
+            photo.save(folder / f"{split}2017" / name)
+        content = {
+            "images": images,
+            "annotations": annotations,
+            "categories": [{"id": key, "name": name} for key, name in NAMES.items()],
+        }
+        path = folder / "annotations" / f"instances_{split}2017.json"
+        path.write_text(json.dumps(content))
+    return folder
+
+
+@pytest.fixture
+def prepare(monkeypatch, capsys, coco, tmp_path):
+    """scripts/prepare_coco.py in this process: the folder, and what ``main`` prints."""
+    script = load_script("prepare_coco.py")
+
+    def call(*categories, out=tmp_path / "out"):
+        command = ["prepare_coco.py", "--coco", str(coco), "--out", str(out)]
+        for category in categories:
+            command += ["--category", category]
+        monkeypatch.setattr("sys.argv", command)
+        script.main()
+        return out, capsys.readouterr().out
+
+    return call
+
+
+def mask_of(folder, number):
+    return np.asarray(Image.open(folder / "masks" / f"{number:012}.png"))
+
+
+def test_stop_signs(prepare, coco):
+    folder, said = prepare("stop sign")
+    assert "train: 3 images of train2017; objects: 3 stop sign; crowds, to be ignored: 1" in said
+    assert f"written to {folder}" in said
+    names = [f"{number:012}" for number in (1, 2, 6, 11)]
+    assert sorted(path.stem for path in (folder / "masks").iterdir()) == names
+    assert (folder / "train.txt").read_text().split() == names[:3]
+    assert (folder / "classes.txt").read_text() == "background\nstop sign\n"
+    expected = np.zeros((30, 40), "uint8")
+    expected[5:15, 5:15] = 1
+    np.testing.assert_array_equal(mask_of(folder, 1), expected)
+    expected = np.zeros((30, 40), "uint8")
+    expected[3:7, 2:6], expected[2:6, 30:38] = 1, 255
+    np.testing.assert_array_equal(mask_of(folder, 2), expected)
+    assert mask_of(folder, 6).sum() == 25  # two points are no polygon
+    photo = folder / "images" / f"{names[0]}.jpg"
+    assert os.path.samefile(photo, coco / "train2017" / photo.name)  # a hard link
+
+    record = json.loads((folder / "coco.json").read_text())
+    assert record["categories"] == ["stop sign"] and record["versions"]
+    assert record["splits"]["test"] == {
+        "source": "val2017",
+        "images": 1,
+        "objects": {"stop sign": 1},
+        "crowds": 0,
+        "pixels": {"background": 1164, "stop sign": 36, "crowd": 0},
+    }
+    data = load_dataset(DataConfig(name="stopsign", root=str(folder)))
+    assert data.split == "3 training and 1 test images (train.txt and test.txt)"
+    _, maps = data.train.take([1])
+    assert (maps == IGNORE).sum() == 32 and (maps == 1).sum() == 16
+
+
+def test_several_categories_and_the_smaller_object_on_top(prepare):
+    folder, said = prepare("person", "stop sign")
+    assert "train: 4 images of train2017; objects: 2 person, 3 stop sign;" in said
+    mask = mask_of(folder, 1)
+    assert mask[0, 0] == 1 and (mask[5:15, 5:15] == 2).all()
+    data = load_dataset(DataConfig(name="masks", root=str(folder)))
+    assert data.class_names == ("background", "person", "stop sign")
+
+
+def test_images_that_cannot_be_linked_are_copied(prepare, coco, monkeypatch):
+    def refuse(*_):
+        raise OSError("another file system")
+
+    monkeypatch.setattr("openaff.data.coco.os.link", refuse)
+    folder, _ = prepare("stop sign")
+    photo = folder / "images" / "000000000001.jpg"
+    theirs = coco / "train2017" / photo.name
+    assert not os.path.samefile(photo, theirs) and photo.read_bytes() == theirs.read_bytes()
+
+
+def test_masks_turn_with_photographs_that_readers_turn(prepare, coco):
+    path = coco / "train2017" / "000000000001.jpg"
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.open(path).save(path, exif=exif)
+    folder, _ = prepare("stop sign")
+    mask = mask_of(folder, 1)
+    assert mask.shape == (40, 30)
+    np.testing.assert_array_equal(np.rot90(mask)[5:15, 5:15], np.ones((10, 10)))
+    images, maps = load_dataset(DataConfig(name="masks", root=str(folder))).train.take([0])
+    assert images.shape[1:3] == maps.shape[1:] == (40, 30)
+
+
+def edit(coco, change, split="train"):
+    path = coco / "annotations" / f"instances_{split}2017.json"
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+WRONG = {
+    "unknown": (lambda coco: None, ["stop sgn"], "no category 'stop sgn'; did you mean 'stop sign"),
+    "quite unknown": (
+        lambda coco: None,
+        ["zzz"],
+        r"has no category 'zzz' \(it has person, stop sign, parking meter\)",
+    ),
+    "twice": (lambda coco: None, ["person", "person"], "the category 'person' is named twice"),
+    "nowhere": (
+        lambda coco: None,
+        ["parking meter"],
+        "no image of .*instances_val2017.json has the category 'parking meter'",
+    ),
+    "no file": (
+        lambda coco: (coco / "annotations/instances_val2017.json").unlink(),
+        ["person"],
+        "cannot read .*instances_val2017.json: No such file",
+    ),
+    "no JSON": (
+        lambda coco: (coco / "annotations/instances_train2017.json").write_text("{"),
+        ["person"],
+        "instances_train2017.json is not COCO's file of instances .JSONDecodeError: ",
+    ),
+    "another kind": (
+        lambda coco: (coco / "annotations/instances_train2017.json").write_text("[1, 2]"),
+        ["person"],
+        "instances_train2017.json is not COCO's file of instances .TypeError: ",
+    ),
+    "no area": (
+        lambda coco: edit(coco, lambda content: content["annotations"][0].pop("area")),
+        ["stop sign"],
+        "is not COCO's file of instances .KeyError: 'area'",
+    ),
+    "of another image": (
+        lambda coco: edit(coco, lambda content: content["annotations"][0].update(image_id=99)),
+        ["stop sign"],
+        "is not COCO's file of instances .KeyError: 99",
+    ),
+    "a path": (
+        lambda coco: edit(coco, lambda content: content["images"][0].update(file_name="../a.jpg")),
+        ["stop sign"],
+        r"the file name '../a.jpg' is a path",
+    ),
+    "no polygon": (
+        lambda coco: edit(
+            coco, lambda content: content["annotations"][0].update(segmentation={"size": [30, 40]})
+        ),
+        ["stop sign"],
+        "cannot read an object of 000000000001.jpg .KeyError: 'counts'",
+    ),
+    "missing images": (
+        lambda coco: [(coco / f"train2017/00000000000{k}.jpg").unlink() for k in (2, 6)],
+        ["stop sign"],
+        r"train2017/000000000002.jpg is missing \(2 of the 3 images needed are\): unpack train2017",
+    ),
+    "another size": (
+        lambda coco: Image.new("RGB", (9, 9)).save(coco / "train2017/000000000001.jpg"),
+        ["stop sign"],
+        "000000000001.jpg is 9 x 9, but its annotations are for 40 x 30: get the image again",
+    ),
+    "no image": (
+        lambda coco: (coco / "val2017/000000000011.jpg").write_text("no image"),
+        ["stop sign"],
+        "cannot read the image .*000000000011.jpg: it is not in an image format",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_files_give_one_line_and_leave_nothing_behind(prepare, coco, tmp_path, name):
+    change, categories, message = WRONG[name]
+    change(coco)
+    with pytest.raises(UserError, match=message) as caught:
+        prepare(*categories)
+    assert "\n" not in str(caught.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["coco"]
+
+
+def test_an_existing_folder_is_left_alone(prepare, tmp_path):
+    (tmp_path / "out").mkdir()
+    with pytest.raises(UserError, match="out exists: take another --out, or remove it"):
+        prepare("person")
+
+
+def test_without_pycocotools(prepare, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "pycocotools", None)
+    with pytest.raises(UserError, match=r"COCO's masks need pycocotools .*: pip install -e .\[coc"):
+        prepare("person")
