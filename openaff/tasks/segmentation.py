@@ -238,8 +238,7 @@ class ClassMap(NamedTuple):
     def resized(self, height, width):
         """The map at another size: each pixel has the class of the nearest one."""
         rows, columns = (
-            nearest(0, length, count)
-            for length, count in zip(self.classes.shape, (height, width))
+            nearest(0, length, count) for length, count in zip(self.classes.shape, (height, width))
         )
         return self._replace(classes=self.classes[rows][:, columns])
 
