@@ -41,10 +41,10 @@ def test_script(known, monkeypatch, capsys, tmp_path, digits_run):
         ((*aff, "--run", "--out", "x", "--protocol", ""), "--protocol must be paper or reduced"),
         ((*aff, *reduced, "--out", digits_run[0]), "is a run of another configuration"),
         ((*aff, *reduced, "--out", tmp_path), "is there, and no run folder: take another --out"),
-        (("--list", "--run"), "settings and so on are for --row and --table"),
-        (("--list", "--seed", "0"), "settings and so on are for --row and --table"),
-        (("--report", "--start-from", "x"), "settings and so on are for --row and --table"),
-        (("--table", "all", "--seeds", "0"), "settings and so on are for --row and --table"),
+        (("--list", "--run"), "settings and so on are for --row and --table only"),
+        (("--list", "--seed", "0"), "settings and so on are for --row and --table only"),
+        (("--report", "--start-from", "x"), "settings and so on are for --row and --table only"),
+        (("--table", "all", "--seeds", "0"), "settings and so on are for --row and --table only"),
         (("--list", "--group", "short-skip"), "--group has an effect with --table only"),
         (("--table", "paper-table4", "--group", "skip"), "paper-table4 has no group 'skip': same-"),
         (("--table", "paper-table4", "--run"), "--table --run needs --protocol reduced"),
@@ -98,6 +98,7 @@ def test_a_continued_row_starts_from_the_run_that_it_continues(known, tmp_path, 
     first = "cifar100-runs.2020-11.aff-resnext47-32x4d-coarse"
     second, third = f"{first}-continued", f"{first}-continued-twice"
     values = {"model": "aff_cifar_resnext47_32x4d", "labels": "coarse (20 superclasses)"}
+    values["options"] = recipes.row_config(known, known.row(first)).model.options
 
     def run(name, row_id, start_from=None, count=4):
         devices = [f"gpu({index})" for index in range(count)]

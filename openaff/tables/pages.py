@@ -47,6 +47,8 @@ def _flat(rows, results):
     if not any(row.published for row in rows):
         key = lambda row: -mean(row.figure, results[row.run, "reduced"])  # noqa: E731
         rows = sorted((row for row in rows if (row.run, "reduced") in results), key=key)
+        if not rows:
+            return ["Not run yet."]
     columns = [rows[0].metric + ", %", "published", "labels", "ours", "ours, reduced", "best epoch"]
     columns += ["parameters, reduced", "seeds", "parameters", "parameters as printed"]
     columns += ["multiply-adds", "model id", "recipe", "published checkpoint", "note"]
