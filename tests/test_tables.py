@@ -307,7 +307,7 @@ def test_report_and_its_pictures(known, results, tmp_path):
             assert path.name == name and path.read_bytes().startswith(b"\x89PNG")
             assert f"({name})" in page and caption in page
         for table in known.values():
-            assert f"## {table.title}" in page
+            assert f"### {table.title}" in page
             for row in table.rows:
                 assert row.name in page or row.fusion in page or table.kind == "ours"
             for group in table.groups:

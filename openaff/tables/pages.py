@@ -16,7 +16,7 @@ def render(table, results, catalog, only=None):
 
     ``only``: key of the one group to show.
     """
-    lines = [f"## {table.title}", "", f"Source: {table.source}."]
+    lines = [f"### {table.title}", "", f"Source: {table.source}."]
     lines += [table.note] if table.note else []
     if table.counts:
         lines += ["", *_counts(table)]
@@ -98,7 +98,7 @@ def _group(table, group, results, catalog):
             [
                 series.name,
                 f"`{series.key}`",
-                ", ".join(f"`{key}: {value}`" for key, value in series.options.items()),
+                ", ".join(f"`{key}: {value}`" for key, value in line[0].reduced_options.items()),
                 *(_number(row.published) for row in line),
                 *(ours(figure, results.get((row.run, "paper"), [])) for row in line),
                 ours(figure, results.get((line[0].run, "reduced"), [])),
@@ -106,7 +106,7 @@ def _group(table, group, results, catalog):
             ]
         )
     start = group.title[0].upper() + group.title[1:]
-    lines = [f"### {start}", "", _about(table, group, catalog)]
+    lines = [f"#### {start}", "", _about(table, group, catalog)]
     return lines + ["", *markdown(columns, cells)]
 
 
@@ -194,7 +194,7 @@ def tables_page(catalog, results, pictures):
     parts = [ABOUT]
     parts += [f"![{caption}]({name})\n\n*{caption}*\n" for name, caption in pictures]
     for kind, heading in KINDS.items():
-        parts.append(f"# {heading}\n")
+        parts.append(f"## {heading}\n")
         for table in catalog.values():
             if table.kind == kind:
                 parts.append(render(table, results, catalog))

@@ -154,10 +154,10 @@ def _curves(rows, results):
         panel.plot(range(1, len(means) + 1), means, line, color=color)
         ends.append((means[-1], row.fusion, color, len(means)))
     # Names stand at the curves' ends, spread so that they do not overlap.
-    low, high = min(end[0] for end in ends), max(end[0] for end in ends)
-    step = max((high - low) / max(len(ends) - 1, 1), (panel.get_ylim()[1] - low) / 18)
+    bottom, top = panel.get_ylim()
+    step, middle = (top - bottom) / 24, statistics.mean(end[0] for end in ends)
     for place, (value, name, color, length) in enumerate(sorted(ends)):
-        at = (high + low) / 2 + step * (place - (len(ends) - 1) / 2)
+        at = middle + step * (place - (len(ends) - 1) / 2)
         panel.annotate(
             f"{name} {value:.1f}",
             (length, value),
@@ -169,5 +169,5 @@ def _curves(rows, results):
             annotation_clip=False,
         )
     panel.xaxis.get_major_locator().set_params(integer=True)
-    panel.set_xlim(0.5, ends[0][3] + 4.5)
+    panel.set_xlim(0.5, 1.5 * ends[0][3])
     return figure
