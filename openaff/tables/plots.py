@@ -153,21 +153,13 @@ def _curves(rows, results):
         line = "-" if index < 10 else "--"
         panel.plot(range(1, len(means) + 1), means, line, color=color)
         ends.append((means[-1], row.fusion, color, len(means)))
-    # Names stand at the curves' ends, spread so that they do not overlap.
+    # Names stand beside the curves' ends, in their order.
     bottom, top = panel.get_ylim()
-    step, middle = (top - bottom) / 24, statistics.mean(end[0] for end in ends)
+    step, highest = (top - bottom) / 24, max(end[0] for end in ends)
     for place, (value, name, color, length) in enumerate(sorted(ends)):
-        at = middle + step * (place - (len(ends) - 1) / 2)
-        panel.annotate(
-            f"{name} {value:.1f}",
-            (length, value),
-            (length + 0.6, at),
-            color=color,
-            fontsize="small",
-            va="center",
-            arrowprops={"arrowstyle": "-", "color": color, "lw": 0.5},
-            annotation_clip=False,
-        )
-    panel.xaxis.get_major_locator().set_params(integer=True)
+        at = highest - step * (len(ends) - 1 - place)
+        label = f"{name} {value:.1f}"
+        panel.text(length + 0.4, at, label, color=color, fontsize="small", va="center")
     panel.set_xlim(0.5, 1.5 * ends[0][3])
+    panel.set_xticks(range(1, ends[0][3] + 1))
     return figure
