@@ -181,8 +181,8 @@ class ConcatConv2D(nn.Conv2D):
     """A 1x1 convolution of two concatenated maps, computed as one convolution of each.
 
     Its parameters are those of the convolution of the concatenation, which is never made: the sum
-    of both outputs is the same, and may be a broadcast one.  Behind a concatenation, oneDNN's
-    backward pass of a convolution also crashes where the maps' channels fill no block of 16.
+    of both outputs is the same, and may be a broadcast one.  On a CPU, MXNet 1.9.1 also fails to go
+    back from a convolution to a concatenation of maps whose channels are no multiple of 16.
 
     Parameters
     ----------

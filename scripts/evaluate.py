@@ -102,6 +102,8 @@ def main():
     if args.per_class:
         write_per_class(args.per_class, task.per_class(meter.sums))
     if args.confusion:
+        if "confusion" not in meter.sums:
+            raise UserError(f"the task {task.key} has no confusion table")
         write_confusion(args.confusion, dataset.class_names, meter.sums["confusion"])
     known = PUBLISHED[args.published] if args.published else None
     facts = ("name", "metric", "score", "selection")

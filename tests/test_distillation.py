@@ -96,3 +96,13 @@ def test_a_teacher_of_other_classes(tmp_path):
     config = DistillationConfig("add_cifar_resnet8", str(path), {"width_multiplier": 1})
     with pytest.raises(UserError, match="has 7 outputs in .* but the data set has 4 classes"):
         load_teacher(config, 4, SHAPE, [mx.cpu()])
+
+
+def test_a_teacher_that_gives_maps(tmp_path):
+    teacher = create_model("add_fpn_resnet8", num_classes=4, width_multiplier=1)
+    teacher.initialize()
+    path = tmp_path / "teacher.params"
+    teacher.save_parameters(str(path))
+    config = DistillationConfig("add_fpn_resnet8", str(path), {"width_multiplier": 1})
+    with pytest.raises(UserError, match="add_fpn_resnet8 gives maps, and distillation is for"):
+        load_teacher(config, 4, SHAPE, [mx.cpu()])

@@ -9,6 +9,7 @@ import sys
 
 import pytest
 from helpers import write_cifar100
+from mask_files import write_coco
 from photo_files import write_folder
 from PIL import Image
 from test_docs import PAGES
@@ -103,10 +104,10 @@ def run(line, places):
         shutil.rmtree(out, ignore_errors=True)
     if "--resume" in line:  # of a run that has ended: as if it had been stopped just before
         (pathlib.Path(re.search(r"--resume (\S+)", line).group(1)) / "result.json").unlink()
-    photos = "imagenet" in line
     if "prepare_imagenet.py" in line:
         places["photos"] = f"packed{line.count('--devkit')}"
-    line = line.replace("DIR", places["photos" if photos else "cifar"])
+    kind = "photos" if "imagenet" in line else "coco" if "prepare_coco.py" in line else "cifar"
+    line = line.replace("DIR", places[kind])
     line = re.sub(r"\bFILE\b", lambda _: parameters_for(line), line)
     line = re.sub(r"gpu:[\d,]+", "cpu:2", line)
     words = shlex.split(line)
@@ -133,9 +134,13 @@ def run(line, places):
 @pytest.mark.parametrize("page", [page for page in PAGES if page != "docs/tables.md"])
 def test_commands_run(page, root, workspace, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", sys.argv)
-    places = {"cifar": "cifar100", "photos": "packed0"}
+    places = {"cifar": "cifar100", "photos": "packed0", "coco": "coco"}
     count = 0
-    for line in commands((root / page).read_text()):
+    text = (root / page).read_text()
+    if "prepare_coco.py" in text:
+        pytest.importorskip("pycocotools", reason="needs the extra [coco]")
+        write_coco(workspace / "coco")
+    for line in commands(text):
         try:
             run(line, places)
         except BaseException as error:

@@ -49,6 +49,8 @@ def test_the_recipe_explained_line_by_line_is_whole(root, tmp_path):
 
     # but for those that have no effect on what is shown
     without = {"schedule.power"} | {f"optimizer.{key}" for key in ("beta1", "beta2", "epsilon")}
+    masks = ("scale_range", "crop_size", "lists", "train_split", "test_split", "skip")
+    without |= {f"data.{key}" for key in masks}  # see docs/segmentation.md
     assert set(keys(resolved)) - set(keys(yaml.safe_load(block))) == without
 
 

@@ -287,7 +287,7 @@ def test_other_channels_are_an_error():
 
 
 @pytest.mark.parametrize("channels, reduction", [(10, 4), (2, 4)])
-@pytest.mark.parametrize("fusion", [AFF, IAFF, openaff.SEFuse])
+@pytest.mark.parametrize("fusion", [AFF, IAFF, openaff.SEFuse, openaff.HalfAFF, openaff.ConcatAFF])
 def test_impossible_reductions(fusion, channels, reduction):
     with pytest.raises(UserError, match="cannot be reduced by 4"):
         fusion(channels, reduction)

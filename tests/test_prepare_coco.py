@@ -6,81 +6,19 @@ import os
 import numpy as np
 import pytest
 from helpers import load_script
+from mask_files import write_coco
 from PIL import Image
 
 from openaff import UserError
 from openaff.data import DataConfig, load_dataset
 from openaff.data.transforms import IGNORE
 
-coco_mask = pytest.importorskip("pycocotools.mask", reason="needs the extra [coco]")
-
-NAMES = {1: "person", 10: "stop sign", 13: "parking meter"}
-
-
-def square(left, top, size):
-    """A polygon around whole pixels."""
-    right, bottom = left + size, top + size
-    return [[left, top, right, top, right, bottom, left, bottom]]
-
-
-def run_lengths(mask, text=False):
-    """COCO's two forms of them: lists of counts, by column, or a compressed string."""
-    encoded = coco_mask.encode(np.asfortranarray(mask.astype("uint8")))
-    if text:
-        return {"size": encoded["size"], "counts": encoded["counts"].decode()}
-    flat = np.concatenate([[0], mask.T.ravel(), [2]])
-    changes = np.flatnonzero(np.diff(flat))
-    counts = np.diff(np.concatenate([[0], changes]))
-    return {"size": list(mask.shape), "counts": counts.tolist()}
-
-
-def annotation(image, category, segmentation, area=100, crowd=0):
-    return {
-        "image_id": image,
-        "category_id": category,
-        "segmentation": segmentation,
-        "area": area,
-        "iscrowd": crowd,
-    }
+pytest.importorskip("pycocotools.mask", reason="needs the extra [coco]")
 
 
 @pytest.fixture
 def coco(tmp_path):
-    """COCO's layout: six images of 40 x 30 for training and two for validation."""
-    folder = tmp_path / "coco"
-    (folder / "annotations").mkdir(parents=True)
-    crowd = np.zeros((30, 40), bool)
-    crowd[2:6, 30:38] = True
-    written = {
-        "train": [
-            annotation(1, 10, square(5, 5, 10)),
-            annotation(1, 1, square(0, 0, 30), area=900),  # below the sign
-            annotation(2, 10, square(2, 3, 4)),
-            annotation(2, 10, run_lengths(crowd), crowd=1),
-            annotation(3, 1, square(0, 0, 8)),
-            annotation(4, 10, run_lengths(crowd, text=True), crowd=1),  # nothing else
-            annotation(5, 13, square(0, 0, 8)),
-            annotation(6, 10, [[1, 1, 9, 9], *square(20, 20, 5)]),  # a polygon of two points
-        ],
-        "val": [annotation(11, 10, square(1, 1, 6)), annotation(12, 1, square(1, 1, 6))],
-    }
-    numbers = {"train": range(1, 7), "val": range(11, 13)}
-    for split, annotations in written.items():
-        (folder / f"{split}2017").mkdir()
-        images = []
-        for number in numbers[split]:
-            name = f"{number:012}.jpg"
-            images.append({"id": number, "file_name": name, "height": 30, "width": 40})
-            photo = Image.fromarray(np.full((30, 40, 3), 10 * number, "uint8"))
-            photo.save(folder / f"{split}2017" / name)
-        content = {
-            "images": images,
-            "annotations": annotations,
-            "categories": [{"id": key, "name": name} for key, name in NAMES.items()],
-        }
-        path = folder / "annotations" / f"instances_{split}2017.json"
-        path.write_text(json.dumps(content))
-    return folder
+    return write_coco(tmp_path / "coco")
 
 
 @pytest.fixture

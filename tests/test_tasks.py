@@ -78,6 +78,13 @@ def test_the_scripts_take_it_too(pixel_run, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["evaluate.py", "--run", str(pixel_run[0])])
     load_script("evaluate.py").main()
     assert "aff_pixelnet1 on squares test, 3 classes: pixel accuracy 9" in capsys.readouterr().out
+    for flag, message in (
+        ("--per-class", "the task pixels has no figures by class"),
+        ("--confusion", "the task pixels has no confusion table"),
+    ):
+        monkeypatch.setattr("sys.argv", ["evaluate.py", "--run", str(pixel_run[0]), flag, "x.csv"])
+        with pytest.raises(UserError, match=message):
+            load_script("evaluate.py").main()
 
 
 def test_settings_without_effect_on_it_are_refused():

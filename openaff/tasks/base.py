@@ -114,8 +114,13 @@ class Task:
 
         A list of dicts with equal keys: ``class``, then figures.  The last one is the figure that
         ranks the classes, NaN where it is not known.
+
+        Raises
+        ------
+        UserError
+            The task has none.
         """
-        raise NotImplementedError
+        raise UserError(f"the task {self.key} has no figures by class")
 
     @staticmethod
     def decode(outputs, class_names, top=5):

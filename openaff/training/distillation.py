@@ -69,15 +69,20 @@ def load_teacher(config, classes, image_shape, devices):
     else:
         teacher = load_model(config.teacher, config.params, devices, **config.options)
     try:
-        outputs = teacher(mx.nd.zeros((1,) + image_shape, ctx=devices[0])).shape[1]
+        shape = teacher(mx.nd.zeros((1,) + image_shape, ctx=devices[0])).shape
     except mx.base.MXNetError as error:
         raise UserError(
             f"distillation.teacher {config.teacher} cannot take images of {image_shape}: "
             f"{str(error).strip().splitlines()[-1]}"
         ) from None
-    if outputs != classes:
+    if len(shape) != 2:
         raise UserError(
-            f"distillation.teacher {config.teacher} has {outputs} outputs in {config.params}, "
+            f"distillation.teacher {config.teacher} gives maps, and distillation is for networks "
+            "that give one number a class"
+        )
+    if shape[1] != classes:
+        raise UserError(
+            f"distillation.teacher {config.teacher} has {shape[1]} outputs in {config.params}, "
             f"but the data set has {classes} classes"
         )
     return teacher
