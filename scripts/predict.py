@@ -8,6 +8,7 @@ A network for segmentation writes to --out, for each photograph, a PNG of class 
 palette (NAME.png) and the photograph in the classes' colours (NAME-overlay.png).
 """
 
+import contextlib
 import json
 import pathlib
 
@@ -21,7 +22,7 @@ from openaff.tasks.pictures import class_colours, indexed, overlay
 from openaff.utils import cli
 from openaff.utils.arguments import Parser, add_imports
 from openaff.utils.errors import UserError
-from openaff.utils.files import atomic
+from openaff.utils.files import atomic_folder
 from openaff.utils.imports import import_modules
 
 
@@ -57,36 +58,44 @@ def image_files(paths):
     return files
 
 
-def output_folder(args, predictor, files):
-    """The folder to write masks to, made; None without --out."""
-    dense = predictor.task.dense
-    if args.top is not None and dense:
-        raise UserError("--top has no effect on a network for segmentation")
-    if args.out is None:
-        return None
-    if not dense:
+def check_output(args, predictor, files):
+    """Refuse flags that have no effect on this network, and names that would collide."""
+    if predictor.task.dense:
+        if args.top is not None:
+            raise UserError("--top has no effect on a network for segmentation")
+        stems = [path.stem for path in files]
+        twice = sorted({stem for stem in stems if stems.count(stem) > 1})
+        if args.out and twice:
+            raise UserError(f"two images are named {twice[0]}: predict them into different folders")
+    elif args.out:
         raise UserError("--out is for networks for segmentation: this one gives labels")
-    stems = [path.stem for path in files]
-    twice = sorted({stem for stem in stems if stems.count(stem) > 1})
-    if twice:
-        raise UserError(f"two images are named {twice[0]}: predict them into different folders")
-    out = pathlib.Path(args.out)
-    if out.exists():
-        raise UserError(f"{out} exists: take another --out, or remove it")
-    out.mkdir(parents=True)
-    return out
 
 
 def write_mask(out, path, decoded, colours):
-    """Write one photograph's mask and overlay, each whole or not at all."""
+    """Write one photograph's mask and overlay."""
     photo = np.asarray(read_photo(path))
     pictures = {
         f"{path.stem}.png": indexed(decoded.classes, colours),
         f"{path.stem}-overlay.png": Image.fromarray(overlay(photo, decoded.classes, colours)),
     }
     for name, picture in pictures.items():
-        with atomic(out / name) as temporary:
-            picture.save(temporary)
+        picture.save(out / name)
+
+
+def predict(predictor, files, top, out):
+    """(path, JSON, words) of each image; masks and overlays go to the folder ``out``, if any."""
+    colours = class_colours(predictor.description["dataset"], len(predictor.labels))
+    step = 1 if predictor.task.dense else predictor.batch_size
+    rows = []
+    with tqdm(total=len(files), unit="image", leave=False, disable=None) as bar:
+        for start in range(0, len(files), step):
+            part = files[start : start + step]
+            for path, row in zip(part, predictor(part, top)):
+                if out is not None:
+                    write_mask(out, path, row, colours)
+                rows.append((path, predictor.task.record(row), predictor.task.describe(row)))
+            bar.update(len(part))
+    return rows
 
 
 def main():
@@ -94,27 +103,18 @@ def main():
     import_modules(args.imports)
     files = image_files(args.images)
     predictor = Predictor(args.export, args.engine)
-    out = output_folder(args, predictor, files)
-    colours = class_colours(predictor.description["dataset"], len(predictor.labels))
-    step = 1 if predictor.task.dense else predictor.batch_size
-    rows = []
-    with tqdm(total=len(files), unit="image", leave=False, disable=None) as bar:
-        for start in range(0, len(files), step):
-            part = files[start : start + step]
-            predicted = predictor(part, 5 if args.top is None else args.top)
-            for path, row in zip(part, predicted):
-                if out is not None:
-                    write_mask(out, path, row, colours)
-                rows.append((path, predictor.task.record(row), predictor.task.describe(row)))
-            bar.update(len(part))
+    check_output(args, predictor, files)
+    top = 5 if args.top is None else args.top
+    with atomic_folder(args.out) if args.out else contextlib.nullcontext() as out:
+        rows = predict(predictor, files, top, out)
     if args.json:
         predictions = {str(path): record for path, record, _ in rows}
         print(json.dumps({"engine": predictor.engine, "predictions": predictions}, indent=2))
         return
     for path, _, words in rows:
         print(f"{path}: {words}")
-    if out is not None:
-        print(f"written to {out}")
+    if args.out:
+        print(f"written to {args.out}")
 
 
 if __name__ == "__main__":

@@ -60,8 +60,9 @@ def test_photos_are_packed_and_read():
 
 def test_peak_memory_is_the_childs_own():
     ballast = bytearray(600 << 20)  # MiB that a child must not be charged with
+    network = "aff", "cifar_resnet8", {"width_multiplier": 1}
     peak = training_benchmark._peak_memory(
-        training_benchmark._training, ("add", "aff", "cifar_resnet8", {"width_multiplier": 1}, 2)
+        training_benchmark._training, ("add", *network, 2, (32, 32))
     )
     assert 50 < peak < 500
     del ballast

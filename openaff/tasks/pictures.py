@@ -1,10 +1,13 @@
 """Pictures of class maps: indexed PNGs, maps over photographs, predictions beside the truth."""
 
+import mxnet as mx
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+from tqdm import tqdm
 
 from ..data import DATASETS
-from ..data.transforms import IGNORE
+from ..data.transforms import IGNORE, Normalize
+from ..utils.files import atomic_folder
 
 IGNORED = (255, 255, 255)  # the colour of pixels that do not count
 WRONG, RIGHT = (214, 39, 40), (90, 90, 90)  # of pixels in a picture of errors
@@ -93,6 +96,34 @@ def comparison(photo, truth, predicted, class_names, colours):
     entries += [("right", RIGHT), ("wrong", WRONG)]
     entries += [("does not count", IGNORED)] if ignored.any() else []
     return _sheet(pictures, entries)
+
+
+def draw_predictions(net, dataset, task, folder, device):
+    """Write a :func:`comparison` of every test image to a new folder, whole or not at all.
+
+    Parameters
+    ----------
+    net : callable
+        float (1, 3, H, W), scaled, on ``device`` -> logits (1, K, H, W).
+    dataset : Dataset
+        Its test split, mean and std.
+    task : Task
+        A dense one.
+    folder : path-like
+        Which must not exist.
+    device : mx.Context
+        Where the network is.
+    """
+    test, normalize = dataset.test, Normalize(dataset.mean, dataset.std)
+    colours = class_colours(dataset.name, len(dataset.class_names))
+    names = getattr(test, "names", None) or [f"{index:05}" for index in range(len(test))]
+    with atomic_folder(folder) as temporary:
+        for index, name in enumerate(tqdm(names, unit="picture", leave=False, disable=None)):
+            images, maps = test.take([index], None)
+            outputs = net(mx.nd.array(normalize(images), ctx=device)).asnumpy()
+            (decoded,) = task.decode(outputs[:, : task.classes], dataset.class_names)
+            picture = comparison(images[0], maps[0], decoded.classes, dataset.class_names, colours)
+            picture.save(temporary / f"{name}.png")
 
 
 def _sheet(pictures, entries):
