@@ -77,7 +77,7 @@ def workspace(root, tmp_path_factory):
         Image.new("RGB", (32, 32), "red").save(folder / "photo.png")
         (folder / "published.csv").write_text("epoch,test_accuracy\n1,0.5\n2,0.6\n")
         patch.setattr(imagenet, "CLASSES", 3)
-        small = [("aff", "cifar_resnet8", {"width_multiplier": 1}, 2)]
+        small = [("aff", "cifar_resnet8", {"width_multiplier": 1}, 2, (32, 32))]
         patch.setattr(training_benchmark, "NETWORKS", small)
         patch.chdir(folder)
         patch.setattr("sys.argv", [])
