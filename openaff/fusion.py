@@ -150,7 +150,10 @@ class _TwoContextFuse(Fusion):
 
 @FUSIONS.register("axyforxplusyadd", "AXYforXplusYAddFuse")
 class AXYforXplusYAddFuse(_TwoContextFuse):
-    """w = s(L1(x + res) + G1(x + res)); w·res + x. The article's heading for it is AFF."""
+    """The paper's MS-SA: w = s(L1(x + res) + G1(x + res)); w·res + x.
+
+    The article's heading for it is AFF.
+    """
 
     def hybrid_forward(self, F, x, residual):
         return F.broadcast_mul(residual, self._weight(F, x + residual)) + x
@@ -167,7 +170,7 @@ class AXYforXYAddFuse(_TwoContextFuse):
 
 @FUSIONS.register("ayforxplusyadd", "AYforXplusYAddFuse")
 class AYforXplusYAddFuse(_TwoContextFuse):
-    """w = s(L1(x) + G1(x)); w·res + x."""
+    """The paper's MS-GAU: w = s(L1(x) + G1(x)); w·res + x."""
 
     def hybrid_forward(self, F, x, residual):
         return F.broadcast_mul(residual, self._weight(F, x)) + x
@@ -175,7 +178,7 @@ class AYforXplusYAddFuse(_TwoContextFuse):
 
 @FUSIONS.register("xplusayforyadd", "XplusAYforYAddFuse")
 class XplusAYforYAddFuse(_TwoContextFuse):
-    """w = s(L1(x) + G1(x)); res + w·x."""
+    """The paper's MS-SENet: w = s(L1(x) + G1(x)); res + w·x."""
 
     def hybrid_forward(self, F, x, residual):
         return residual + F.broadcast_mul(x, self._weight(F, x))

@@ -12,6 +12,7 @@ from ..utils.files import atomic_folder
 IGNORED = (255, 255, 255)  # the colour of pixels that do not count
 WRONG, RIGHT = (214, 39, 40), (90, 90, 90)  # of pixels in a picture of errors
 MARGIN = 6  # pixels between pictures
+SMALLEST = 160  # width of a picture, to which smaller ones are enlarged
 
 
 def class_colours(dataset, count):
@@ -98,8 +99,8 @@ def comparison(photo, truth, predicted, class_names, colours):
     return _sheet(pictures, entries)
 
 
-def draw_predictions(net, dataset, task, folder, device):
-    """Write a :func:`comparison` of every test image to a new folder, whole or not at all.
+def draw_predictions(net, dataset, task, folder, device, count=None):
+    """Write a :func:`comparison` of each test image to a new folder, whole or not at all.
 
     Parameters
     ----------
@@ -113,12 +114,16 @@ def draw_predictions(net, dataset, task, folder, device):
         Which must not exist.
     device : mx.Context
         Where the network is.
+    count : int, optional
+        Of the first so many images alone.
     """
     test, normalize = dataset.test, Normalize(dataset.mean, dataset.std)
     colours = class_colours(dataset.name, len(dataset.class_names))
     names = getattr(test, "names", None) or [f"{index:05}" for index in range(len(test))]
     with atomic_folder(folder) as temporary:
-        for index, name in enumerate(tqdm(names, unit="picture", leave=False, disable=None)):
+        for index, name in enumerate(
+            tqdm(names[:count], unit="picture", leave=False, disable=None)
+        ):
             images, maps = test.take([index], None)
             outputs = net(mx.nd.array(normalize(images), ctx=device)).asnumpy()
             (decoded,) = task.decode(outputs[:, : task.classes], dataset.class_names)
@@ -128,6 +133,10 @@ def draw_predictions(net, dataset, task, folder, device):
 
 def _sheet(pictures, entries):
     font = ImageFont.load_default()
+    factor = max(1, SMALLEST // next(iter(pictures.values())).shape[1])
+    pictures = {
+        title: pixels.repeat(factor, 0).repeat(factor, 1) for title, pixels in pictures.items()
+    }
     height, width = next(iter(pictures.values())).shape[:2]
     line = font.getbbox("Ag")[3] + MARGIN
     total = len(pictures) * (width + MARGIN) + MARGIN
