@@ -41,7 +41,7 @@ def main():
         (
             "aff_fpn_scenes",
             "segmentation/scenes_fpn",
-            "400 scenes of digits, testing on 100 others",
+            "400 scenes, testing on 100 others",
         ),
     ):
         print(f"\n{name}: training on {words}")
