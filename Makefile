@@ -15,8 +15,9 @@ STAMP := $(VENV)/installed-$(MXNET)-$(subst /,_,$(PYTHON))
 demo: $(STAMP)
 	$(BIN)/python scripts/demo.py
 
+# A file of tests a process, one thread each: most tests wait for Python, not for arithmetic.
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 # Long checks: ONNX files of all published networks.
 test-long: $(STAMP)

@@ -58,6 +58,6 @@ setup(
         "coco": ["pycocotools>=2.0.6"],
         # The embedded digits.
         "demo": ["scikit-learn"],
-        "dev": ["pytest", "ruff"],
+        "dev": ["pytest", "pytest-xdist", "ruff"],
     },
 )

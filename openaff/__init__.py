@@ -10,6 +10,7 @@ framework.prepare()  # before mxnet is imported, by openaff or by others
 
 _HOMES = {  # public name -> the module that it is imported from, on first use
     "MSCAM": "attention",
+    "InceptionCell": "blocks",
     "PyramidFusion": "blocks",
     "create_model": "models",
     "list_models": "models",

@@ -142,25 +142,73 @@ class ContextBlock(nn.HybridBlock):
         super().cast(dtype)
 
     def joint_weight(self, F, one, other):
-        """``sigmoid(one + other)`` of a local (N, C, H, W) and a global (N, C, 1, 1) context.
+        """``sigmoid(one + other)`` of a local (N, C, H, W) and a global (N, C, 1, 1) context."""
+        return sigmoid(F, self.joint_sum(F, one, other))
+
+    def joint_sum(self, F, one, other):
+        """``one + other`` of a local (N, C, H, W) and a global (N, C, 1, 1) context.
 
         A broadcast sum's backward pass adds up the gradient over H and W, which MXNet does slowly
         on a CPU.  As the matrix product of a column of N * C values with a row of H * W ones, both
         directions are one call of the linear algebra library, which has no float16.
         """
         if self._half or _plain.get():
-            total = F.broadcast_add(one, other)
-        else:
-            rows = F.reshape(one, shape=(-3, -3))  # (N * C, H * W)
-            ones = F.ones_like(F.slice_axis(rows, axis=0, begin=0, end=1))  # (1, H * W)
-            column = F.reshape(other, shape=(-1, 1))  # (N * C, 1)
-            total = F.reshape_like(F.linalg_gemm(column, ones, rows), one)
-        return sigmoid(F, total)
+            return F.broadcast_add(one, other)
+        rows, column, ones = _as_matrices(F, one, other)
+        return F.reshape_like(F.linalg_gemm(column, ones, rows), one)
+
+    def spread(self, F, other, one):
+        """A global context, (N, C, 1, 1), at every position of a local one, (N, C, H, W)."""
+        if self._half or _plain.get():
+            return F.broadcast_like(other, one)
+        _, column, ones = _as_matrices(F, one, other)
+        return F.reshape_like(F.linalg_gemm2(column, ones), one)
+
+
+def _as_matrices(F, one, other):
+    """(N, C, H, W), (N, C, 1, 1) -> (N * C, H * W), (N * C, 1) and ones of (1, H * W)."""
+    rows = F.reshape(one, shape=(-3, -3))
+    ones = F.ones_like(F.slice_axis(rows, axis=0, begin=0, end=1))
+    return rows, F.reshape(other, shape=(-1, 1)), ones
 
 
 def sigmoid(F, x):
     """The logistic function; on a CPU this operator is oneDNN's, ten times as fast as F.sigmoid."""
     return F.Activation(x, act_type="sigmoid")
+
+
+class ConcatConv2D(nn.Conv2D):
+    """A 1x1 convolution of two concatenated maps, computed as one convolution of each.
+
+    Its parameters are those of the convolution of the concatenation, which is never made: the sum
+    of both outputs is the same, and may be a broadcast one.  On a CPU, MXNet 1.9.1 also fails to go
+    back from a convolution to a concatenation of maps whose channels are no multiple of 16.
+
+    Parameters
+    ----------
+    channels : int
+        Output channels.
+    in_channels : int
+        Channels of each of the maps.
+
+    Inputs are two float maps (N, in_channels, H, W), or one that is concatenated already.  Outputs
+    are a map of each, (N, channels, H, W); the bias is in the second.
+    """
+
+    def __init__(self, channels, in_channels, **kwargs):
+        super().__init__(channels, kernel_size=1, in_channels=2 * in_channels, **kwargs)
+        self._each = in_channels
+
+    def hybrid_forward(self, F, one, other=None, weight=None, bias=None):
+        if other is None:
+            return super().hybrid_forward(F, one, weight, bias)
+        first = F.slice_axis(weight, axis=1, begin=0, end=self._each)
+        second = F.slice_axis(weight, axis=1, begin=self._each, end=2 * self._each)
+        options = {"kernel": (1, 1), "num_filter": self._channels}
+        return (
+            F.Convolution(one, first, no_bias=True, **options),
+            F.Convolution(other, second, bias, **options),
+        )
 
 
 class MSCAM(ContextBlock):

@@ -9,12 +9,12 @@ from mxnet import autograd, nd
 from mxnet.gluon import Parameter, nn
 
 from .attention import GlobalPool
-from .fusion import fusion_factory
+from .fusion import DirectAddFuse, fusion_factory
 from .utils.errors import UserError, positive_int
 
 
-def conv3x3(channels, in_channels, stride=1, groups=1, dilation=1):
-    """A 3x3 convolution without bias that keeps height and width at stride 1."""
+def conv3x3(channels, in_channels, stride=1, groups=1, dilation=1, use_bias=False):
+    """A 3x3 convolution that keeps height and width at stride 1."""
     return nn.Conv2D(
         channels,
         kernel_size=3,
@@ -22,7 +22,7 @@ def conv3x3(channels, in_channels, stride=1, groups=1, dilation=1):
         padding=dilation,
         dilation=dilation,
         groups=groups,
-        use_bias=False,
+        use_bias=use_bias,
         in_channels=in_channels,
     )
 
@@ -92,16 +92,19 @@ def input_norm(norm, channels):
     return layer
 
 
-def add_deep_stem(body, channels, hidden, norm, stride=1):
-    """Append three 3x3 convolutions (hidden, hidden, channels), norm and ReLU between them."""
+def add_deep_stem(body, channels, hidden, norm, stride=1, conv=conv3x3):
+    """Append three 3x3 convolutions (hidden, hidden, channels), norm and ReLU between them.
+
+    ``conv(channels, in_channels, stride)`` makes them.
+    """
     body.add(
-        conv3x3(hidden, 3, stride),
+        conv(hidden, 3, stride),
         norm(in_channels=hidden),
         nn.Activation("relu"),
-        conv3x3(hidden, hidden),
+        conv(hidden, hidden),
         norm(in_channels=hidden),
         nn.Activation("relu"),
-        conv3x3(channels, hidden),
+        conv(channels, hidden),
     )
 
 
@@ -149,6 +152,73 @@ def squeeze_excite(channels, reduction=16):
     return body
 
 
+# Of a fusion's options, in the same-layer scenario.
+SAME_LAYER = {"reduction": None, "doubled": False, "normalized": False}
+
+
+class InceptionCell(nn.HybridBlock):
+    """Two 3x3 convolutions side by side, the second dilated, and a fusion of both maps.
+
+    The "same layer" scenario of Attentional Feature Fusion (Dai et al., WACV 2021):
+    X = norm(3x3 convolution), Y = norm(3x3 convolution of dilation 2, a receptive field of 5x5),
+    and the output is ``fuse(Y, X)``.  Both convolutions have a bias.  For the plain sum they have
+    no norm, as in the authors' baseline.
+
+    (N, in_channels, H, W) -> (N, channels, ceil(H / stride), ceil(W / stride)).
+
+    Parameters
+    ----------
+    channels, in_channels : int
+        Output and input channels.
+    stride : int
+        Of both convolutions.
+    fusion : str or callable
+        See :func:`~openaff.fusion.fusion_factory`.  Names and classes get this scenario's form: one
+        1x1 convolution a context, no factor 2, no batch norm in the concatenation.
+    reduction : int, optional
+        r: bottlenecks instead of one 1x1 convolution a context.
+    doubled : bool, optional
+        True: the fusion's weighted sum has its factor 2.
+    norm : callable
+        See the module.
+
+    Raises
+    ------
+    UserError
+        An unknown fusion, or an option that could have no effect on it.
+    """
+
+    def __init__(
+        self,
+        channels,
+        in_channels,
+        stride=1,
+        fusion="aff",
+        reduction=None,
+        doubled=None,
+        norm=nn.BatchNorm,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        build = fusion_factory(fusion, reduction, doubled, SAME_LAYER, norm_layer=norm)
+        with self.name_scope():
+            fuse = build(channels)
+            normalized = not isinstance(fuse, DirectAddFuse)
+            for dilation in (1, 2):
+                branch = nn.HybridSequential(prefix=f"branch{dilation}_")
+                with branch.name_scope():
+                    branch.add(
+                        conv3x3(channels, in_channels, stride, dilation=dilation, use_bias=True)
+                    )
+                    if normalized:
+                        branch.add(norm(in_channels=channels))
+                setattr(self, f"branch{dilation}", branch)
+            self.attention = fuse
+
+    def hybrid_forward(self, F, x):
+        return self.attention(self.branch2(x), self.branch1(x))
+
+
 class PreActBlock(nn.HybridBlock):
     """Pre-activation basic block (He et al., ECCV 2016) whose sum is a fusion.
 
@@ -166,6 +236,10 @@ class PreActBlock(nn.HybridBlock):
         See :func:`shortcut`.
     last_gamma : bool
         Start the branch at 0: its last batch norm, and so its last convolution, gives 0.
+    conv : callable
+        ``conv(channels, in_channels, stride)`` makes both convolutions.
+    hidden : int, optional
+        Channels between them, by default ``channels``.
     """
 
     def __init__(
@@ -177,19 +251,22 @@ class PreActBlock(nn.HybridBlock):
         norm=nn.BatchNorm,
         avg_down=True,
         last_gamma=False,
+        conv=conv3x3,
+        hidden=None,
         **kwargs,
     ):
         super().__init__(**kwargs)
+        hidden = hidden or channels
         with self.name_scope():
             self.resfwd = nn.HybridSequential(prefix="resfwd_")
             with self.resfwd.name_scope():
                 self.resfwd.add(
                     norm(in_channels=in_channels),
                     nn.Activation("relu"),
-                    conv3x3(channels, in_channels, stride),
-                    last_norm(norm, channels, last_gamma),
+                    conv(hidden, in_channels, stride),
+                    last_norm(norm, hidden, last_gamma),
                     nn.Activation("relu"),
-                    conv3x3(channels, channels),
+                    conv(channels, hidden),
                 )
             self.downsample = None
             if stride != 1 or channels != in_channels:
@@ -359,6 +436,8 @@ class PyramidFusion(nn.HybridBlock):
         Channels C of the low-level map and of the output, and those of the high-level map.
     reduction : int, optional
         Reduction r of the fusion, by default 4.
+    doubled : bool, optional
+        False: the fusion's weighted sum is without its factor 2.
     norm_layer, norm_kwargs
         The normalisation layer and its keyword arguments, also of the fusion.
 
@@ -387,6 +466,7 @@ class PyramidFusion(nn.HybridBlock):
         channels,
         high_channels,
         reduction=None,
+        doubled=None,
         norm_layer=nn.BatchNorm,
         norm_kwargs=None,
         **kwargs,
@@ -395,7 +475,7 @@ class PyramidFusion(nn.HybridBlock):
         self._channels = positive_int("channels", channels)
         self._high_channels = positive_int("high_channels", high_channels)
         norm = {"norm_layer": norm_layer, "norm_kwargs": norm_kwargs}
-        build = fusion_factory(fusion, reduction, **norm)
+        build = fusion_factory(fusion, reduction, doubled, **norm)
         with self.name_scope():
             self.high = nn.Conv2D(channels, kernel_size=1, in_channels=high_channels)
             self.high_norm = norm_layer(in_channels=channels, **(norm_kwargs or {}))

@@ -6,8 +6,9 @@
         --params runs/aff8/best.params --dataset cifar100 --labels fine --data DIR
     python scripts/evaluate.py --published cifar100/AFF-ResNet-32/0.8357 --params FILE --data DIR
     python scripts/evaluate.py --published imagenet/AFF-ResNet-50/0.2028 --params FILE --data DIR
+    python scripts/evaluate.py --run runs/camvid --scales 0.75,1,1.25 --flip --pictures pictures
 
-The data set "images" is for class folders of your own.
+The data set "images" is for class folders of your own, "masks" for images with masks.
 """
 
 import json
@@ -23,6 +24,8 @@ from openaff.models.pretrained import PUBLISHED
 from openaff.tasks import METRICS, load_task
 from openaff.tasks.classification import TenCrop
 from openaff.tasks.evaluation import evaluate_network, write_confusion, write_per_class
+from openaff.tasks.inference import MultiScale, Tiled
+from openaff.tasks.pictures import draw_predictions
 from openaff.utils import cli
 from openaff.utils.arguments import Parser
 from openaff.utils.devices import parse_devices
@@ -36,7 +39,14 @@ def parse_args():
     parser.add_argument(
         "--ten-crop", action="store_true", help="photographs: mean over ten squares of each"
     )
-    parser.add_argument("--per-class", metavar="FILE", help="write each class's accuracy, as CSV")
+    dense = parser.add_argument_group("segmentation")
+    dense.add_argument("--scales", metavar="S,S,...", help="mean over several scales of each image")
+    dense.add_argument("--flip", action="store_true", help="mean over each image and its mirror's")
+    dense.add_argument("--tile", type=int, metavar="N", help="see images in squares of N pixels")
+    dense.add_argument(
+        "--pictures", metavar="DIR", help="draw image, truth, prediction and errors of every image"
+    )
+    parser.add_argument("--per-class", metavar="FILE", help="write each class's figures, as CSV")
     parser.add_argument("--confusion", metavar="FILE", help="write the confusion table, as CSV")
     parser.add_argument(
         "--batch-size", type=int, default=128, metavar="N", help="images per device (%(default)s)"
@@ -62,6 +72,32 @@ def ten_crop_size(data):
     return size
 
 
+def several_views(args, net, task):
+    """The network as the flags for segmentation ask to see images."""
+    asked = [flag for flag in ("scales", "flip", "tile", "pictures") if getattr(args, flag)]
+    if asked and not task.dense:
+        raise UserError(f"--{asked[0]} is for segmentation; {task.key} has no maps")
+    if args.tile is not None:
+        net = Tiled(net, positive_int("--tile", args.tile))
+    if args.scales or args.flip:
+        net = MultiScale(net, parse_scales(args.scales or "1"), args.flip)
+    return net
+
+
+def parse_scales(text):
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise UserError(f"--scales {text!r}: write factors, such as 0.75,1,1.25") from None
+
+
+def by_class(rows):
+    """The rows of :meth:`Task.per_class` as lines of a table."""
+    *_, last = rows[0]
+    width = max(len(row["class"]) for row in rows)
+    return [f"  {row['class']:<{width}}  {last} {row[last]:7.2%}" for row in rows]
+
+
 def one_line(result, info, task):
     """A result in words: accuracy or, of photographs, error, as the tables print it."""
     line = "{model} on {dataset} test, {labels}:".format(**result)
@@ -76,6 +112,8 @@ def one_line(result, info, task):
     line = line[:-1] + " ({images:,} images, {images_per_second:.0f} images/s)".format(**result)
     if result["ten_crop"]:
         line += "; mean over ten crops"
+    for key, value in result["views"].items():
+        line += f"; {key}" if value is True else f"; {key} {value}"
     if result["outputs"] > result["classes"]:
         line += "; the first {classes} of {outputs} outputs used".format(**result)
     if result["published"]:
@@ -96,8 +134,11 @@ def main():
     ten_crop = ten_crop_size(data) if args.ten_crop else None
     dataset = load_dataset(data)
     subject = subject_from_arguments(args, data, dataset, devices)
-    net = TenCrop(subject.net, ten_crop) if ten_crop else subject.net
     task = load_task(dataset, subject.loss)
+    net = TenCrop(subject.net, ten_crop) if ten_crop else subject.net
+    net = several_views(args, net, task)
+    if args.pictures and pathlib.Path(args.pictures).exists():
+        raise UserError(f"{args.pictures} exists: take another --pictures, or remove it")
     measured, meter = evaluate_network(net, dataset, devices, args.batch_size, args.workers, task)
     if args.per_class:
         write_per_class(args.per_class, task.per_class(meter.sums))
@@ -105,6 +146,9 @@ def main():
         if "confusion" not in meter.sums:
             raise UserError(f"the task {task.key} has no confusion table")
         write_confusion(args.confusion, dataset.class_names, meter.sums["confusion"])
+    if args.pictures:
+        draw_predictions(net, dataset, task, args.pictures, devices[0])
+    views = {key: getattr(args, key) for key in ("scales", "flip", "tile")}
     known = PUBLISHED[args.published] if args.published else None
     facts = ("name", "metric", "score", "selection")
     result = {
@@ -113,14 +157,18 @@ def main():
         "params": args.params or f"{args.run}/best.params",
         **measured,
         "ten_crop": ten_crop,
+        "views": {key: value for key, value in views.items() if value},
         "published": known and {key: getattr(known, key) for key in facts},
         **provenance(),
     }
-    print(
-        json.dumps(result, indent=2, ensure_ascii=False)
-        if args.json
-        else one_line(result, DATASETS[data.name], task)
-    )
+    if args.json:
+        print(json.dumps(result, indent=2, ensure_ascii=False))
+        return
+    print(one_line(result, DATASETS[data.name], task))
+    if task.dense:
+        print("\n".join(by_class(task.per_class(meter.sums))))
+    if args.pictures:
+        print(f"pictures: {args.pictures}")
 
 
 if __name__ == "__main__":

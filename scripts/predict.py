@@ -1,41 +1,120 @@
 #!/usr/bin/env python
-"""Classify photographs with an exported network.
+"""Run an exported network on photographs: files, or folders of them.
 
-python scripts/predict.py --export exports/aff8 photo.jpg another.png --top 3
+    python scripts/predict.py --export exports/aff8 photo.jpg another.png --top 3
+    python scripts/predict.py --export exports/camvid --out masks street.jpg more-streets/
+
+A network for segmentation writes to --out, for each photograph, a PNG of class numbers with a
+palette (NAME.png) and the photograph in the classes' colours (NAME-overlay.png).
 """
 
+import contextlib
 import json
+import pathlib
 
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from openaff.data.image_folder import SUFFIXES, read_photo
 from openaff.deploy.predict import ENGINES, Predictor
+from openaff.tasks.pictures import class_colours, indexed, overlay
 from openaff.utils import cli
 from openaff.utils.arguments import Parser, add_imports
+from openaff.utils.errors import UserError
+from openaff.utils.files import atomic_folder
 from openaff.utils.imports import import_modules
 
 
-def main():
+def parse_args():
     parser = Parser(__doc__)
     parser.add_argument(
         "--export", required=True, metavar="DIR", help="export folder, written by export.py"
     )
-    parser.add_argument("images", nargs="+", metavar="IMAGE", help="image files")
+    parser.add_argument("images", nargs="+", metavar="IMAGE", help="image files, or folders")
     parser.add_argument(
         "--engine", choices=ENGINES, help="default: onnxruntime, or mxnet if there is no ONNX file"
     )
     parser.add_argument(
-        "--top", type=int, default=5, metavar="N", help="labels to print (%(default)s)"
+        "--top", type=int, metavar="N", help="of classification: labels to print (5)"
     )
+    parser.add_argument("--out", metavar="DIR", help="of segmentation: folder to make")
     parser.add_argument("--json", action="store_true", help="print a JSON object instead")
     add_imports(parser)
-    args = parser.parse_args()
+    return parser.parse_args()
+
+
+def image_files(paths):
+    """The paths, with the image files of folders in their place."""
+    files = []
+    for path in map(pathlib.Path, paths):
+        if not path.is_dir():
+            files.append(path)
+            continue
+        inside = sorted(each for each in path.iterdir() if each.suffix.lower() in SUFFIXES)
+        if not inside:
+            raise UserError(f"the folder {path} holds no images ({', '.join(SUFFIXES)})")
+        files += inside
+    return files
+
+
+def check_output(args, predictor, files):
+    """Refuse flags that have no effect on this network, and names that would collide."""
+    if predictor.task.dense:
+        if args.top is not None:
+            raise UserError("--top has no effect on a network for segmentation")
+        stems = [path.stem for path in files]
+        twice = sorted({stem for stem in stems if stems.count(stem) > 1})
+        if args.out and twice:
+            raise UserError(f"two images are named {twice[0]}: predict them into different folders")
+    elif args.out:
+        raise UserError("--out is for networks for segmentation: this one gives labels")
+
+
+def write_mask(out, path, decoded, colours):
+    """Write one photograph's mask and overlay."""
+    photo = np.asarray(read_photo(path))
+    pictures = {
+        f"{path.stem}.png": indexed(decoded.classes, colours),
+        f"{path.stem}-overlay.png": Image.fromarray(overlay(photo, decoded.classes, colours)),
+    }
+    for name, picture in pictures.items():
+        picture.save(out / name)
+
+
+def predict(predictor, files, top, out):
+    """(path, JSON, words) of each image; masks and overlays go to the folder ``out``, if any."""
+    colours = class_colours(predictor.description["dataset"], len(predictor.labels))
+    step = 1 if predictor.task.dense else predictor.batch_size
+    rows = []
+    with tqdm(total=len(files), unit="image", leave=False, disable=None) as bar:
+        for start in range(0, len(files), step):
+            part = files[start : start + step]
+            for path, row in zip(part, predictor(part, top)):
+                if out is not None:
+                    write_mask(out, path, row, colours)
+                rows.append((path, predictor.task.record(row), predictor.task.describe(row)))
+            bar.update(len(part))
+    return rows
+
+
+def main():
+    args = parse_args()
     import_modules(args.imports)
+    files = image_files(args.images)
     predictor = Predictor(args.export, args.engine)
-    predictions = predictor(args.images, args.top)
+    check_output(args, predictor, files)
+    top = 5 if args.top is None else args.top
+    with atomic_folder(args.out) if args.out else contextlib.nullcontext() as out:
+        rows = predict(predictor, files, top, out)
     if args.json:
-        rows = {path: predictor.task.record(row) for path, row in zip(args.images, predictions)}
-        print(json.dumps({"engine": predictor.engine, "predictions": rows}, indent=2))
+        predictions = {str(path): record for path, record, _ in rows}
+        print(json.dumps({"engine": predictor.engine, "predictions": predictions}, indent=2))
         return
-    for path, row in zip(args.images, predictions):
-        print(f"{path}: {predictor.task.describe(row)}")
+    for path, _, words in rows:
+        print(f"{path}: {words}")
+    if args.out:
+        print(f"written to {args.out}")
 
 
 if __name__ == "__main__":

@@ -2,20 +2,23 @@
 """The published tables, row by row: what was published, what it takes, and ours beside it.
 
     python scripts/reproduce_tables.py --list
-    python scripts/reproduce_tables.py --table fusions-resnet8
-    python scripts/reproduce_tables.py --row fusions-resnet8.aff --run --protocol reduced \\
-        --out runs/reduced/aff data.root=DIR
+    python scripts/reproduce_tables.py --table paper-table4
+    python scripts/reproduce_tables.py --row paper-table4.short-skip.aff.b1 --run \\
+        --protocol reduced --out runs/aff data.root=DIR
+    python scripts/reproduce_tables.py --table paper-table4 --group short-skip --run \\
+        --protocol reduced --seeds 0,1,2 data.root=DIR
     python scripts/reproduce_tables.py --report
 
 --run trains a row, or goes on with its run folder, and then copies the result to results/, which
-alone --table and --report read.  The paper protocol is the published recipe; the reduced one trains
-CIFAR ResNets at width m = 1 for 10 epochs, which two CPU cores can finish.
+--table and --report read.  A whole table skips the rows that have a result.  The paper protocol is
+the published recipe; the reduced one is small and short enough for two CPU cores.
 """
 
 import pathlib
 
-from openaff.tables import pages as table_pages
-from openaff.tables import records as tables
+from openaff.tables import pages, recipes
+from openaff.tables import results as table_results
+from openaff.tables.catalog import load_tables
 from openaff.training.config import load_config
 from openaff.training.session import resume, train
 from openaff.utils import cli
@@ -31,16 +34,22 @@ def parse_args():
     parser = Parser(__doc__)
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--list", action="store_true", help="print every row and its command")
-    what.add_argument("--table", metavar="NAME", help="print a table, or: all")
+    what.add_argument(
+        "--table", metavar="NAME", help="print a table (with --run train it), or: all"
+    )
     what.add_argument("--row", metavar="ID", help="with --run: the row to train")
     what.add_argument("--report", action="store_true", help="write docs/tables.md and README")
-    parser.add_argument("--run", action="store_true", help="train --row")
+    parser.add_argument("--run", action="store_true", help="train --row, or all rows of --table")
+    parser.add_argument("--group", metavar="KEY", help="of --table: short-skip, same-layer, ...")
     parser.add_argument("--protocol", metavar="NAME", help="of --run: paper (default) or reduced")
-    parser.add_argument("--seed", type=int, metavar="N", help="of --run (0)")
-    parser.add_argument("--out", metavar="DIR", help="run folder of --run")
+    parser.add_argument("--seed", type=int, metavar="N", help="of --row --run (0)")
+    parser.add_argument("--seeds", metavar="N,N,...", help="of --table --run (0)")
+    parser.add_argument(
+        "--out", metavar="DIR", help="run folder of --row; of --table, their parent (runs/reduced)"
+    )
     parser.add_argument("--devices", help="of --run: cpu (default), cpu:N or gpu:0,1")
     parser.add_argument(
-        "--start-from", metavar="DIR", help="of --run, for a row that continues another: its run"
+        "--start-from", metavar="DIR", help="of --row, where it continues another: that one's run"
     )
     parser.add_argument("--results", metavar="DIR", help="of all results (results, in the clone)")
     parser.add_argument(
@@ -49,15 +58,71 @@ def parse_args():
     return parser.parse_intermixed_args()
 
 
-def run_row(args, known, results):
-    row, _ = tables.find_row(known, args.row)
+def run_row(args, catalog, results):
+    row = catalog.row(args.row)
     if not (args.run and args.out):
         raise UserError("--row needs --run and --out, the run folder")
-    out, protocol = pathlib.Path(args.out), "paper" if args.protocol is None else args.protocol
-    config = settle_config(args, known, row, protocol, out)
+    refuse(args, ("seeds", "group"), "--row: it has --seed")
+    protocol = "paper" if args.protocol is None else args.protocol
+    path = train_row(args, catalog, results, row, protocol, args.seed or 0, pathlib.Path(args.out))
+    print("written", path)
+
+
+def run_table(args, catalog, results):
+    """Train the reduced form of every row that has one and no result, seed after seed."""
+    refuse(args, ("seed", "start_from"), "--table: it has --seeds")
+    if args.protocol != "reduced":
+        raise UserError(
+            "--table --run needs --protocol reduced: published recipes take days, row by row"
+        )
+    rows = {row.run: row for row in chosen_rows(args, catalog) if row.reduced}
+    if not rows:
+        raise UserError(f"no row of {args.table} has a reduced form: --list shows which have one")
+    datasets = {recipes.row_config(catalog, row, "reduced").data.name for row in rows.values()}
+    if len(datasets) > 1:
+        raise UserError(
+            f"{args.table} needs {' and '.join(sorted(datasets))}: name one --group and its data"
+        )
+    jobs = [(row, seed) for seed in parse_seeds(args.seeds) for row in rows.values()]
+    for number, (row, seed) in enumerate(jobs, start=1):
+        path = table_results.result_path(results, row, "reduced", seed)
+        title = f"[{number}/{len(jobs)}] {row.id}, seed {seed}"
+        if path.exists():
+            print(f"{title}: {path} is there")
+            continue
+        print(title, flush=True)
+        out = recipes.reduced_folder(row, seed, "runs/reduced" if args.out is None else args.out)
+        print("written", train_row(args, catalog, results, row, "reduced", seed, out))
+
+
+def parse_seeds(text):
+    try:
+        seeds = [int(part) for part in ("0" if text is None else text).split(",")]
+    except ValueError:
+        raise UserError(f"--seeds {text!r}: write numbers, such as 0,1,2") from None
+    if len(set(seeds)) < len(seeds):
+        raise UserError(f"--seeds {text}: a seed stands twice")
+    return seeds
+
+
+def chosen_rows(args, catalog):
+    """The rows of --table and --group."""
+    if args.table not in (*catalog, "all"):
+        raise UserError(f"there is no table {args.table!r}: --list shows {', '.join(catalog)}")
+    tables = catalog.values() if args.table == "all" else [catalog[args.table]]
+    rows = [row for table in tables for row in table.rows]
+    groups = {row.group: None for row in rows if row.group}
+    if args.group not in (None, *groups):
+        raise UserError(f"{args.table} has no group {args.group!r}: {', '.join(groups) or 'none'}")
+    return [row for row in rows if args.group in (None, row.group)]
+
+
+def train_row(args, catalog, results, row, protocol, seed, out):
+    """Train a row, go on with its run, or find it finished; the path of its recorded result."""
+    config = settle_config(args, catalog, row, protocol, seed, out)
     devices = settle_devices(args, row, config)
     finished = out.exists() and is_finished(out, config, args.overrides)
-    path = tables.result_path(results, row, protocol, config.seed)
+    path = table_results.result_path(results, row, protocol, seed)
     if not finished:
         if results.exists() and not results.is_dir():
             raise UserError(f"--results {results} is no folder")
@@ -73,22 +138,22 @@ def run_row(args, known, results):
                 train(config, out, devices)
         except Stopped as stopped:
             raise Stopped(f"{stopped}; the same command goes on") from None
-    print("written", tables.record(results, out, known, row, protocol))
+    return table_results.record(results, out, catalog, row, protocol)
 
 
-def settle_config(args, known, row, protocol, out):
-    allowed = [f"data.{key}" for key in tables.WHEREABOUTS]
+def settle_config(args, catalog, row, protocol, seed, out):
+    allowed = [f"data.{key}" for key in recipes.WHEREABOUTS]
     foreign = [each for each in args.overrides if each.partition("=")[0] not in allowed]
     if foreign:
         raise UserError(
             f"{foreign[0]} would be another protocol: only {', '.join(allowed)} can be given"
         )
-    config = tables.row_config(ROOT, row, protocol, [f"seed={args.seed or 0}", *args.overrides])
+    config = recipes.row_config(catalog, row, protocol, [f"seed={seed}", *args.overrides])
     if row.start_from is None:  # as all that have a reduced form
         if args.start_from is not None:
             raise UserError(f"--start-from has no effect on {row.id}, which starts from scratch")
     elif args.start_from is not None:
-        config.start_from = str(tables.starting_weights(ROOT, known, row, args.start_from))
+        config.start_from = str(table_results.starting_weights(catalog, row, args.start_from))
     elif out.exists():  # it has started
         config.start_from = run_config(out).start_from
     if row.start_from and config.start_from is None:
@@ -102,12 +167,12 @@ def settle_devices(args, row, config):
     if config.precision != "float32" and devices[0].device_type == "cpu":
         raise UserError(
             f"{row.id} is trained in {config.precision}, on GPUs only: take --devices "
-            + tables.gpus(count)
+            + recipes.gpus(count)
         )
     if len(devices) != count:
         raise UserError(
             f"the batch of {row.id} is the recipe's on {count} device{'s' * (count > 1)}: take "
-            f"--devices {tables.gpus(count)} or cpu{f':{count}' * (count > 1)}"
+            f"--devices {recipes.gpus(count)} or cpu{f':{count}' * (count > 1)}"
         )
     return devices
 
@@ -121,7 +186,7 @@ def run_config(out):
 def is_finished(out, config, overrides):
     """Whether the run in a folder, which must be of this configuration, has ended."""
     theirs = run_config(out)
-    if not tables.same_run(theirs, config):
+    if not recipes.same_run(theirs, config):
         raise UserError(f"{out} is a run of another configuration: take another --out")
     if (out / "result.json").exists():
         return True
@@ -134,35 +199,56 @@ def is_finished(out, config, overrides):
     return False
 
 
+def refuse(args, flags, why):
+    for flag in flags:
+        if getattr(args, flag) is not None:
+            raise UserError(f"--{flag.replace('_', '-')} has no effect with {why}")
+
+
+def list_rows(catalog):
+    for table in catalog.values():
+        print(f"# {table.key}: {table.title}")
+        for row in table.rows:
+            print(recipes.describe(row))
+            if row.reduced and row.run == row.id:
+                dataset = recipes.row_config(catalog, row, "reduced").data.name
+                print(recipes.describe_reduced(row, dataset))
+        for count in table.counts:
+            print(f"{count.id}: counted, not trained; --table {table.key}")
+        print()
+
+
 def main():
     args = parse_args()
-    known = tables.load_tables(ROOT)
+    catalog = load_tables(ROOT)
     results = pathlib.Path(ROOT / "results" if args.results is None else args.results)
     if args.row is not None:
-        run_row(args, known, results)
+        run_row(args, catalog, results)
         return
-    of_row = (args.out, args.protocol, args.seed, args.devices, args.start_from)
-    if args.run or args.overrides or any(each is not None for each in of_row):
-        raise UserError("--run, --out, settings and so on have an effect with --row only")
+    if args.run and args.table is not None:
+        run_table(args, catalog, results)
+        return
+    of_run = (args.out, args.protocol, args.seed, args.seeds, args.devices, args.start_from)
+    if args.run or args.overrides or any(each is not None for each in of_run):
+        raise UserError("--run, --out, settings and so on are for --row and --table only")
+    if args.group is not None and args.table is None:
+        raise UserError("--group has an effect with --table only")
     if args.list:
         if args.results is not None:
             raise UserError("--results has no effect on --list, which shows the commands")
-        for table in known.values():
-            print(f"# {table.key}: {table.title}")
-            print("\n".join(tables.describe(row, table) for row in table.rows) + "\n")
+        list_rows(catalog)
         return
-    found = tables.read_results(results, known)
+    found = table_results.read_results(results, catalog)
     if args.report:
         if not found:
             raise UserError(f"{results} holds no results: a report without any would be blank")
-        for path in table_pages.write_all(ROOT, known, found):
+        for path in pages.write_all(catalog, found):
             print("written", path)
         return
-    if args.table not in (*known, "all"):
-        raise UserError(f"there is no table {args.table!r}: --list shows {', '.join(known)}")
-    for key, table in known.items():
+    chosen_rows(args, catalog)  # a wrong name is refused
+    for key, table in catalog.items():
         if args.table in (key, "all"):
-            print(table_pages.render(table, found))
+            print(pages.render(table, found, catalog, args.group))
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import pathlib
 
 import pytest
 
+from openaff.tables.catalog import load_tables
 from openaff.training.config import load_config
 from openaff.training.session import train
 from openaff.utils.devices import parse_devices
@@ -15,6 +16,12 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 def root():
     """The source tree."""
     return ROOT
+
+
+@pytest.fixture(scope="session")
+def known():
+    """The catalog of all tables."""
+    return load_tables(ROOT)
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ import dataclasses
 import importlib.util
 import json
 import pathlib
+import shutil
 import zlib
 
 import mxnet as mx
@@ -71,7 +72,7 @@ def initialized(*args, **options):
     return net
 
 
-def assert_every_parameter_gets_a_gradient(net, x, before_a_norm=("attention",)):
+def assert_every_parameter_gets_a_gradient(net, x, before_a_norm=("attention", "branch")):
     """``before_a_norm``: parts of the names of biases that a batch norm takes away in training."""
     with mx.autograd.record():
         loss = (net(x) ** 2).sum()
@@ -105,4 +106,16 @@ def write_cifar100(folder, monkeypatch, images=40):
         (folder / spec.binary.names[column]).write_text(names)
     small = dataclasses.replace(spec, images=dict.fromkeys(spec.images, images))
     monkeypatch.setitem(cifar.SPECS, "cifar100", small)
+    return folder
+
+
+def finished_run(folder, digits_run, **values):
+    """A run folder with the files of a finished run that ``record`` reads."""
+    folder.mkdir()
+    shutil.copy(digits_run[0] / "metrics.jsonl", folder)
+    result = json.loads((digits_run[0] / "result.json").read_text())
+    command = "train.py configs/a.yaml --out /home/x/run data.root=/d/c"
+    result.update(model="aff_cifar_resnet8", dataset="cifar100", labels="fine (100 classes)")
+    result.update({"command": command, **values})
+    (folder / "result.json").write_text(json.dumps(result))
     return folder

@@ -15,7 +15,9 @@ def test_take_turns_interleaves_and_leaves_the_warm_up_out(monkeypatch):
 
 def test_rows_hold_rates_and_their_ratios(monkeypatch):
     monkeypatch.setattr(
-        training_benchmark, "NETWORKS", [("aff", "cifar_resnet8", {"width_multiplier": 1}, 2)]
+        training_benchmark,
+        "NETWORKS",
+        [("aff", "cifar_resnet8", {"width_multiplier": 1}, 2, (32, 32))],
     )
     (row,) = training_benchmark.train(turns=1, memory=False)
     assert row["case"] == "aff_cifar_resnet8, batch 2"
@@ -36,7 +38,7 @@ def test_engines_are_compared_by_their_times(monkeypatch):
 
 def test_every_engine_computes_the_same(monkeypatch, tmp_path):
     engines = benchmark._engines(*benchmark.DEPLOYED[0], tmp_path)
-    images = benchmark.random_images("cifar_resnet8", 3)
+    images = benchmark.random_images(3, (32, 32))
     expected = engines["ours"](images)
     for name in ("oneDNN", "ONNX Runtime"):
         assert_close(engines[name](images), expected)
@@ -58,8 +60,9 @@ def test_photos_are_packed_and_read():
 
 def test_peak_memory_is_the_childs_own():
     ballast = bytearray(600 << 20)  # MiB that a child must not be charged with
+    network = "aff", "cifar_resnet8", {"width_multiplier": 1}
     peak = training_benchmark._peak_memory(
-        training_benchmark._training, ("add", "aff", "cifar_resnet8", {"width_multiplier": 1}, 2)
+        training_benchmark._training, ("add", *network, 2, (32, 32))
     )
     assert 50 < peak < 500
     del ballast

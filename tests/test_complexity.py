@@ -135,6 +135,16 @@ def test_products_without_a_layer_are_not_counted_but_computed_weights_are():
     }
 
 
+def test_a_convolution_by_slices_of_its_weights_counts_as_theirs():
+    """Half-AFF, r = 4: the local half at every pixel, the global one once, as its joint one."""
+    stages = summarize(create_model("halfaff_cifar_resnet8", **TINY)).stages
+    plain = summarize(create_model("add_cifar_resnet8", **TINY)).stages
+    assert stages.keys() == plain.keys()
+    for name, channels, pixels in (("features.2", 16, 32**2), ("features.4", 64, 8**2)):
+        added = stages[name].multiply_adds - plain[name].multiply_adds
+        assert added == 2 * channels * (channels // 4) * (pixels + 1)
+
+
 def test_frozen_parameters_are_not_trainable():
     net = chain(nn.Dense(2, in_units=3), nn.Dense(1, in_units=2))
     net[0].collect_params().setattr("grad_req", "null")

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 from helpers import write_cifar100
-from mask_files import write_coco
+from mask_files import sample, write_camvid, write_coco, write_masks
 from photo_files import write_folder
 from PIL import Image
 from test_docs import PAGES
@@ -43,6 +43,12 @@ SMALL = {  # what makes a command small, by what it has
         "data.mixup_off_epochs=0",
         "precision=float32",
     ],
+    "configs/segmentation/scenes": ["epochs=1", "data.batch_size=100"],
+    **dict.fromkeys(
+        ("camvid_fpn", "stopsign_fpn", "sirst_fpn"),
+        ["epochs=1", "data.batch_size=2", "model.options.width_multiplier=1"]
+        + ["data.image_size=32", "data.crop_size=32"],
+    ),
     "scripts/benchmark.py": ["--turns", "1"],
     "scripts/reproduce_tables.py": ["--results", "results-of-the-test"],
 }
@@ -74,16 +80,33 @@ def workspace(root, tmp_path_factory):
         shutil.rmtree(folder / "photos")
         for split in ("train", "val"):
             write_folder(folder / "photos" / split)
+        write_camvid(folder / "camvid")
+        write_masks(folder / "stopsign_fpn", 8, classes=2, names=["background", "stop sign"])
+        write_sirst(folder / "sirst")
         Image.new("RGB", (32, 32), "red").save(folder / "photo.png")
         (folder / "published.csv").write_text("epoch,test_accuracy\n1,0.5\n2,0.6\n")
         patch.setattr(imagenet, "CLASSES", 3)
-        small = [("aff", "cifar_resnet8", {"width_multiplier": 1}, 2)]
+        small = [("aff", "cifar_resnet8", {"width_multiplier": 1}, 2, (32, 32))]
         patch.setattr(training_benchmark, "NETWORKS", small)
         patch.chdir(folder)
         patch.setattr("sys.argv", [])
         training = next(commands((root / "README.md").read_text()))
         run(training, {"cifar": "cifar100"})  # runs/aff8, which several pages name
         yield folder
+
+
+def write_sirst(folder):
+    """The authors' data set in small: lists in ``idx_427``, and ``Misc_111``."""
+    for name in ("images", "masks", "idx_427"):
+        (folder / name).mkdir(parents=True)
+    for index, split in enumerate(("train", "train", "val", "test")):
+        name = "Misc_111" if index == 0 else f"Misc_{index}"
+        image, mask = sample(index, classes=2)
+        Image.fromarray(image).save(folder / "images" / f"{name}.png")
+        mask = mask[1:] if name == "Misc_111" else mask  # of another size
+        Image.fromarray(255 * mask).save(folder / "masks" / f"{name}_pixels0.png")
+        with open(folder / "idx_427" / f"{split}.txt", "a") as out:
+            out.write(f"{name}\n")
 
 
 def parameters_for(line):
@@ -105,9 +128,10 @@ def run(line, places):
     if "--resume" in line:  # of a run that has ended: as if it had been stopped just before
         (pathlib.Path(re.search(r"--resume (\S+)", line).group(1)) / "result.json").unlink()
     if "prepare_imagenet.py" in line:
-        places["photos"] = f"packed{line.count('--devkit')}"
-    kind = "photos" if "imagenet" in line else "coco" if "prepare_coco.py" in line else "cifar"
-    line = line.replace("DIR", places[kind])
+        places["imagenet"] = f"packed{line.count('--devkit')}"
+    kinds = ("imagenet", "prepare_coco", "camvid", "stopsign_fpn", "sirst")
+    kind = next((kind for kind in kinds if kind in line), "cifar")
+    line = line.replace("DIR", places.get(kind, kind))
     line = re.sub(r"\bFILE\b", lambda _: parameters_for(line), line)
     line = re.sub(r"gpu:[\d,]+", "cpu:2", line)
     words = shlex.split(line)
@@ -134,7 +158,7 @@ def run(line, places):
 @pytest.mark.parametrize("page", [page for page in PAGES if page != "docs/tables.md"])
 def test_commands_run(page, root, workspace, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", sys.argv)
-    places = {"cifar": "cifar100", "photos": "packed0", "coco": "coco"}
+    places = {"cifar": "cifar100", "imagenet": "packed0", "prepare_coco": "coco"}
     count = 0
     text = (root / page).read_text()
     if "prepare_coco.py" in text:

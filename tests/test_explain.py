@@ -42,6 +42,13 @@ def test_iaff_weighs_twice():
     assert len(fusion_weights(network("iaff"), X)) == 6
 
 
+def test_cells_are_fusions():
+    net = create_model("aff_cifar_inception_resnet8", width_multiplier=1, num_classes=4)
+    weights = fusion_weights(filled(net), X)
+    shapes = [(16, 32, 32)] * 3 + [(16, 16, 16), (32, 16, 16), (32, 8, 8), (64, 8, 8)]
+    assert [weight.shape[1:] for weight in weights] == shapes
+
+
 def test_gates_are_no_fusions():
     net = create_model("aff_cifar_resnext11_32x4d", num_classes=4, use_se=True)
     weights = fusion_weights(filled(net), X)

@@ -221,6 +221,9 @@ def test_onnx_of_every_fusion(tmp_path, key, capfd):
 @pytest.mark.parametrize(
     "name, shape",
     [
+        ("aff_cifar_inception_resnet8", (3, 33, 30)),
+        ("iaff_cifar_inception_resnet8", (3, 33, 30)),
+        ("concat_cifar_inception_resnet8", (3, 33, 30)),
         ("aff_cifar_resnext11_32x4d", (3, 33, 30)),
         ("iaff_cifar_resnext11_32x4d", (3, 33, 30)),
         ("aff_resnet50", (3, 65, 70)),
@@ -233,6 +236,20 @@ def test_onnx_of_every_family(tmp_path, monkeypatch, name, shape):
     monkeypatch.setitem(resnet.BLOCKS, 50, (1, 1, 1, 1))
     net = filled(create_model(name, num_classes=7))
     check_onnx(net, tmp_path, shape)
+
+
+@pytest.mark.parametrize("options", [{}, {"reduction": 2, "doubled": True}])
+def test_dilated_convolutions_stay_dilated(tmp_path, options):
+    net = create_model("aff_cifar_inception_resnet8", num_classes=7, width_multiplier=1, **options)
+    net.initialize(mx.init.Xavier())  # the rule's values amplify rounding where w is doubled
+    model = check_onnx(net, tmp_path, (3, 33, 30))
+    found = [
+        list(attribute.ints)
+        for node in model.graph.node
+        for attribute in node.attribute
+        if node.op_type == "Conv" and attribute.name == "dilations"
+    ]
+    assert found.count([2, 2]) == 7  # one a cell: the stem's, and two in each of three blocks
 
 
 @pytest.mark.long

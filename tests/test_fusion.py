@@ -15,12 +15,17 @@ from openaff.fusion import FUSIONS, Fusion, fusion_by_stage, fusion_factory
 
 KEYS = list(FUSIONS)  # before other tests register theirs
 ALL = [FUSIONS[key] for key in KEYS]
+KEY_OF = dict(zip(ALL, KEYS))
 PUBLISHED = [getattr(openaff, path.stem) for path in sorted((DATA / "golden/fusion").glob("*"))]
 ARTICLE = ["ResGlobLocaChaFuse", "AXYforXplusYAddFuse", "AXYforXYAddFuse"]
 SHAPE = (2, 8, 5, 4)
 pair = pytest.mark.parametrize("hybrid", [False, True], ids=["imperative", "hybridised"])
 each = pytest.mark.parametrize("fusion", ALL, ids=lambda fusion: fusion.__name__)
 published = pytest.mark.parametrize("fusion", PUBLISHED, ids=lambda fusion: fusion.__name__)
+
+
+def options(fusion):
+    return inspect.signature(fusion).parameters
 
 
 def build(fusion, channels=8):
@@ -39,16 +44,14 @@ def test_all_are_public_by_class_name():
 
 def test_the_page_lists_all_that_are_registered(root):
     page = (root / "docs/networks.md").read_text()
-    rows = re.findall(r"^\| `(\w+)` \| `(\w+)`( \*r\*)? \|", page, re.M)
-    expected = {
-        (key, FUSIONS[key].__name__, " *r*" if "reduction" in options(FUSIONS[key]) else "")
-        for key in KEYS
-    }
+    rows = re.findall(r"^\| `(\w+)` \| `(\w+)`( \(?\*r\*\)?)? \|", page, re.M)
+    marks = {"absent": "", None: " (*r*)", 4: " *r*"}
+    expected = set()
+    for key, fusion in zip(KEYS, ALL):
+        reduction = options(fusion).get("reduction")
+        mark = marks[reduction.default if reduction else "absent"]
+        expected.add((key, fusion.__name__, mark))
     assert set(rows) == expected
-
-
-def options(fusion):
-    return inspect.signature(fusion).parameters
 
 
 @published
@@ -128,16 +131,65 @@ def test_gradients_equal_finite_differences(fusion, hybrid):
     assert (ends[0] - ends[1]) / (2 * step) == pytest.approx(slope, rel=2e-2, abs=1e-3)
 
 
-def printed_twin(fusion):
-    key = next(key for key in FUSIONS if FUSIONS[key] is fusion)
-    twin = printed(key)
-    return filled(twin() if fusion is DirectAddFuse else twin(8))
+def printed_twin(fusion, **given):
+    twin = printed(KEY_OF[fusion])
+    return filled(twin() if fusion is DirectAddFuse else twin(8, **given))
 
 
 @each
 def test_values_and_gradients_equal_the_printed_equations(fusion):
+    assert_same_function(build(fusion), printed_twin(fusion))
+
+
+@pytest.mark.parametrize("reduction", [None, 1, 2])
+@pytest.mark.parametrize("fusion", [each for each in ALL if "reduction" in options(each)])
+def test_every_reduction_has_the_printed_equation(fusion, reduction):
+    block = filled(fusion(8, reduction=reduction))
+    assert_same_function(block, printed_twin(fusion, reduction=reduction))
+    hidden = 8 if reduction is None else 8 // reduction
+    for name, param in structural_params(block).items():
+        if "_att" in name and name.endswith(("0.weight", "1.weight")):  # 0 may be the pooling
+            assert param.shape == (hidden, 8, 1, 1), name
+    ends = [name for name in structural_params(block) if "_att" in name and ".weight" in name]
+    bottlenecks = 2 if reduction and fusion is not openaff.HalfAFF else 1
+    assert len(ends) == bottlenecks * len({name.partition(".")[0] for name in ends})
+
+
+@pytest.mark.parametrize("fusion", [each for each in ALL if "doubled" in options(each)])
+def test_every_factor_has_the_printed_equation(fusion):
+    x, residual = input_value(SHAPE, 0), input_value(SHAPE, 1)
+    outputs = [filled(fusion(8, doubled=doubled))(x, residual) for doubled in (False, True)]
+    if "for" not in KEY_OF[fusion]:  # two rounds with the factor are not linear in it
+        assert_close(outputs[1], 2 * outputs[0])
+    for doubled in (False, True):
+        block = filled(fusion(8, doubled=doubled))
+        assert_same_function(block, printed_twin(fusion, doubled=doubled))
+
+
+def test_concatenation_without_its_norm():
+    block = filled(ConcatFuse(8, normalized=False))
+    assert list(structural_params(block)) == ["fuse.0.weight", "fuse.0.bias"]
+    assert_same_function(block, printed_twin(ConcatFuse, normalized=False))
+
+
+@pytest.mark.parametrize("channels", [8, 12, 32])
+def test_a_convolution_of_a_concatenation_has_a_backward_pass(channels):
+    """Behind F.concat, MXNet 1.9.1 on a CPU ends the process or raises an error at 8 and 12."""
+    for block in (ConcatFuse(channels, normalized=False), openaff.HalfAFF(2 * channels, 2)):
+        block.initialize()
+        block.hybridize(static_alloc=True)
+        x = input_value((16, block._channels, 8, 8))
+        x.attach_grad()
+        with mx.autograd.record():
+            output = block(x, x)
+        output.backward()
+        assert np.isfinite(x.grad.asnumpy()).all()
+
+
+def assert_same_function(*blocks):
+    """Ours and its printed twin: values, and gradients of inputs and parameters."""
     results = []
-    for block in (build(fusion), printed_twin(fusion)):
+    for block in blocks:
         block.hybridize()
         x, residual = input_value(SHAPE, 0), input_value(SHAPE, 1)
         x.attach_grad()
@@ -148,11 +200,11 @@ def test_values_and_gradients_equal_the_printed_equations(fusion):
         params = structural_params(block)
         gradients = {n: p.grad().asnumpy() for n, p in params.items() if p.grad_req != "null"}
         results.append((output, x.grad, residual.grad, gradients))
-    ours, printed = results
-    for actual, expected in zip(ours[:3], printed[:3]):
-        assert_close(actual, expected)
-    scale = max([1e-3] + [np.abs(values).max() for values in printed[3].values()])
-    for name, values in printed[3].items():
+    ours, expected = results
+    for one, other in zip(ours[:3], expected[:3]):
+        assert_close(one, other)
+    scale = max([1e-3] + [np.abs(values).max() for values in expected[3].values()])
+    for name, values in expected[3].items():
         assert np.abs(ours[3][name] - values).max() <= 1e-4 * scale, name
 
 
@@ -235,7 +287,7 @@ def test_other_channels_are_an_error():
 
 
 @pytest.mark.parametrize("channels, reduction", [(10, 4), (2, 4)])
-@pytest.mark.parametrize("fusion", [AFF, IAFF, openaff.SEFuse])
+@pytest.mark.parametrize("fusion", [AFF, IAFF, openaff.SEFuse, openaff.HalfAFF, openaff.ConcatAFF])
 def test_impossible_reductions(fusion, channels, reduction):
     with pytest.raises(UserError, match="cannot be reduced by 4"):
         fusion(channels, reduction)
@@ -277,8 +329,8 @@ def test_factory_uses_the_reduction_asked_for_else_the_default():
         return structural_params(block)["local_att.0.weight"].shape[0]
 
     assert hidden() == 8
-    assert hidden(default_reduction=16) == 2
-    assert hidden(default_reduction=16, reduction=2) == 16
+    assert hidden(defaults={"reduction": 16}) == 2
+    assert hidden(defaults={"reduction": 16}, reduction=2) == 16
 
 
 @pytest.mark.parametrize(
@@ -286,6 +338,8 @@ def test_factory_uses_the_reduction_asked_for_else_the_default():
     [
         ("af", {}, "unknown fusion 'af'; did you mean 'aff'"),
         ("add", {"reduction": 4}, "reduction=4 has no effect: DirectAddFuse takes none"),
+        ("sk", {"reduction": 4}, "reduction=4 has no effect: SKFuse takes none"),
+        ("se", {"doubled": False}, "doubled=False has no effect: SEFuse takes none"),
         (3, {}, "must be a name, module:Class, or a callable .* not 3"),
         (int, {}, "must be a name, module:Class, or a callable .* not <class 'int'>"),
         ("no_such:Mean", {}, "fusion: there is no module 'no_such'"),
@@ -296,6 +350,32 @@ def test_factory_uses_the_reduction_asked_for_else_the_default():
 def test_factory_errors(fusion, options, message):
     with pytest.raises(UserError, match=message):
         fusion_factory(fusion, **options)
+
+
+def test_a_backbones_defaults_are_for_the_fusions_that_have_the_option():
+    defaults = {"reduction": 16, "doubled": False, "normalized": False}
+
+    def names(fusion):
+        return list(structural_params(fusion_factory(fusion, defaults=defaults)(32)))
+
+    assert names("add") == []
+    assert names("concat") == ["fuse.0.weight", "fuse.0.bias"]
+    assert "local_att.3.weight" in names("aff")
+    assert "local_att.3.weight" not in names("ayforxplusyadd")  # its own default is None
+    single = fusion_factory("aff", defaults={"reduction": None})(32)
+    assert "local_att.3.weight" not in structural_params(single)
+    x = input_value((2, 32, 5, 4))
+    block = filled(fusion_factory("aff", defaults={"doubled": False})(32))
+    assert_close(block(x, x), x)
+    block = filled(fusion_factory("aff", doubled=True, defaults={"doubled": False})(32))
+    assert_close(block(x, x), 2 * x)
+
+
+def test_the_factor_is_on_or_off():
+    for key in FUSIONS:
+        if "doubled" in options(FUSIONS[key]):
+            with pytest.raises(UserError, match="doubled must be true or false, not 'no'"):
+                fusion_factory(key, doubled="no")(8)
 
 
 def test_factory_refuses_a_callable_that_returns_something_else():

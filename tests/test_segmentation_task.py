@@ -582,6 +582,75 @@ def test_binary_masks_by_soft_iou(tmp_path):
     assert best["test_loss"] == pytest.approx(measured["loss"], abs=1e-5)
 
 
+def test_pictures_views_and_their_errors(mask_run, tmp_path, monkeypatch, capsys):
+    folder, _ = mask_run
+    script = load_script("evaluate.py")
+
+    def call(*arguments):
+        command = ["evaluate.py", "--run", str(folder / "run"), *map(str, arguments)]
+        monkeypatch.setattr("sys.argv", command)
+        script.main()
+        return capsys.readouterr().out
+
+    pictures = tmp_path / "pictures"
+    plain = call("--pictures", pictures)
+    assert "\n  class 0  iou" in plain and f"pictures: {pictures}" in plain
+    names = sorted(path.name for path in pictures.iterdir())
+    assert names == ["0.png", "13.png", "18.png", "5.png"]  # every fifth by name
+    sheet = np.asarray(Image.open(pictures / "0.png"))
+    assert sheet.shape[1] > 4 * 30 and (sheet[:, :, 0] == 214).any()  # something is wrong
+    views = call("--scales", "0.75,1", "--flip", "--tile", "16")
+    assert "; scales 0.75,1; flip; tile 16\n" in views and views.split("\n")[1:] != plain
+    for arguments, message in (
+        (("--pictures", pictures), "pictures exists: take another --pictures"),
+        (("--scales", "1,x"), "--scales '1,x': write factors"),
+        (("--scales", "0"), "scales are positive factors"),
+        (("--tile", "0"), "--tile must be a positive"),
+    ):
+        with pytest.raises(UserError, match=message):
+            call(*arguments)
+
+
+def test_predictions_become_masks_and_overlays(mask_run, tmp_path, monkeypatch, capsys):
+    folder, _ = mask_run
+    script = load_script("predict.py")
+    export_folder(run_subject(folder / "run"), tmp_path / "export")
+    (tmp_path / "photos").mkdir()
+    for name, size in (("a", (30, 20)), ("b", (47, 61))):
+        Image.new("RGB", size, "red").save(tmp_path / "photos" / f"{name}.png")
+
+    def call(*arguments):
+        command = ["predict.py", "--export", tmp_path / "export", *arguments]
+        monkeypatch.setattr("sys.argv", list(map(str, command)))
+        script.main()
+        return capsys.readouterr().out
+
+    out = tmp_path / "masks"
+    assert "b.png: class " in call(tmp_path / "photos", "--out", out)
+    for engine in ("mxnet", "onnxruntime"):
+        call(tmp_path / "photos", "--out", tmp_path / engine, "--engine", engine)
+        for name, size in (("a", (30, 20)), ("b", (47, 61))):
+            mask, same = (Image.open(each / f"{name}.png") for each in (out, tmp_path / engine))
+            assert mask.size == size and mask.mode == "P" and np.asarray(mask).max() < 3
+            assert np.array_equal(mask, same)
+            assert Image.open(out / f"{name}-overlay.png").size == size
+    record = json.loads(call(tmp_path / "photos" / "b.png", "--json"))
+    (said,) = record["predictions"].values()
+    assert said["width"] == 47 and sum(said["pixels"].values()) == 47 * 61
+    (tmp_path / "empty").mkdir()
+    photo = tmp_path / "photos" / "a.png"
+    for arguments, message in (
+        ((photo, "--out", out), "masks exists: name another folder"),
+        ((photo, "--top", "3"), "--top has no effect on a network for segmentation"),
+        ((photo, photo, "--out", tmp_path / "x"), "two images are named a: predict them into"),
+        ((tmp_path / "empty",), "empty holds no images"),
+        ((tmp_path / "nothing.png", "--out", tmp_path / "x"), "nothing.png"),
+    ):
+        with pytest.raises(UserError, match=message):
+            call(*arguments)
+    assert not (tmp_path / "x").exists()
+
+
 # --- Pictures -------------------------------------------------------------------------------------
 
 
@@ -612,5 +681,5 @@ def test_maps_become_pictures(tmp_path):
     assert shown[1, 0].tolist() == [255] * 3 and shown[0, 2].tolist() == [0, 128, 0]
     photo = np.full((2, 3, 3), 100, "uint8")
     mixed = overlay(photo, classes, colours, 0.5)
-    assert mixed[0].tolist() == [[100] * 3, [114, 50, 50], [50, 114, 50]]
+    assert mixed[0].tolist() == [[100] * 3, [114, 50, 50], [50, 114, 50]]  # black stays clear
     assert mixed[1, 0].tolist() == [178] * 3

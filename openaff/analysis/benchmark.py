@@ -18,19 +18,22 @@ from ..data.transforms import Compose, ImagesOnly, Normalize, RandomCrop, Random
 from ..deploy.onnx_model import export_onnx, network, to_int8
 from ..deploy.symbol import export_symbol
 from ..fusion import FUSIONS
-from ..models import create_model, model_info
+from ..models import create_model
 from ..utils.errors import UserError
 from ..utils.framework import physical_cores
 from .pillow_autoaugment import PillowAutoAugment
 from .reference import printed
 
-CLASSES = 100  # that the networks have by default
-# What training is measured with: fusion, backbone, options, batch size
+CLASSES = 100
+PYRAMID = {"width_multiplier": 1, "num_classes": 11}
+# What training is measured with: fusion, backbone, options, batch size, (H, W)
 NETWORKS = [
-    ("aff", "cifar_resnet8", {"width_multiplier": 1}, 128),
-    ("iaff", "cifar_resnet8", {"width_multiplier": 1}, 128),
-    ("aff", "cifar_resnet32", {}, 16),
-    ("iaff", "cifar_resnet32", {}, 16),
+    ("aff", "cifar_resnet8", {"width_multiplier": 1}, 128, (32, 32)),
+    ("iaff", "cifar_resnet8", {"width_multiplier": 1}, 128, (32, 32)),
+    ("aff", "cifar_resnet32", {}, 16, (32, 32)),
+    ("iaff", "cifar_resnet32", {}, 16, (32, 32)),
+    ("aff", "fpn_resnet8", PYRAMID, 8, (176, 176)),
+    ("iaff", "fpn_resnet8", PYRAMID, 8, (176, 176)),
 ]
 
 
@@ -62,10 +65,9 @@ def build_network(fusion, backbone, options):
     return net
 
 
-def random_images(backbone, batch_size):
-    """A batch of the size that a backbone is made for."""
-    shape = model_info(backbone).backbone.input_shape
-    return mx.nd.random.normal(shape=(batch_size, *shape))
+def random_images(batch_size, size):
+    """A batch of images of (H, W)."""
+    return mx.nd.random.normal(shape=(batch_size, 3, *size))
 
 
 def form_of(name, key):
@@ -82,11 +84,12 @@ def ratio_row(case, unit, rates, **more):
     return {"case": case, "unit": unit, **rates, **ratios, **more}
 
 
-# (fusion, backbone, options)
+# What inference is measured with: fusion, backbone, options, (H, W)
 DEPLOYED = [
-    ("aff", "cifar_resnet8", {"width_multiplier": 1}),
-    ("aff", "cifar_resnet32", {}),
-    ("aff", "resnet50", {}),
+    ("aff", "cifar_resnet8", {"width_multiplier": 1}, (32, 32)),
+    ("aff", "cifar_resnet32", {}, (32, 32)),
+    ("aff", "resnet50", {}, (224, 224)),
+    ("aff", "fpn_resnet8", PYRAMID, (360, 480)),
 ]
 
 
@@ -97,11 +100,11 @@ def infer(turns=5, batch_sizes=(1, 32), seconds=1.0):
     MXNet's oneDNN fusions, and the others are its ONNX files in ONNX Runtime.
     """
     rows = []
-    for key, backbone, options in DEPLOYED:
+    for key, backbone, options, size in DEPLOYED:
         with tempfile.TemporaryDirectory() as folder:
-            engines = _engines(key, backbone, options, pathlib.Path(folder))
+            engines = _engines(key, backbone, options, size, pathlib.Path(folder))
             for batch_size in batch_sizes:
-                images = random_images(backbone, batch_size)
+                images = random_images(batch_size, size)
                 times = _interleaved_times(engines, images, turns, seconds)
                 printed_median = np.median(times["printed"])
                 for name, each in times.items():
@@ -137,13 +140,13 @@ def _interleaved_times(engines, images, turns, seconds):
     return times
 
 
-def _engines(key, backbone, options, folder):
+def _engines(key, backbone, options, size, folder):
     """Name -> callable from NDArray images to NDArray logits."""
     nets = {form: build_network(form_of(form, key), backbone, options) for form in FORMS}
-    net, shape = nets["ours"], random_images(backbone, 1).shape[1:]
+    net, shape = nets["ours"], (3, *size)
     (symbol, params), _ = export_symbol(net, folder, "net", shape)
     export_onnx(symbol, params, folder / "net.onnx", shape)
-    calibration = (random_images(backbone, 8).asnumpy() for _ in range(4))
+    calibration = (random_images(8, size).asnumpy() for _ in range(4))
     to_int8(folder / "net.onnx", folder / "int8.onnx", calibration)
     fused = mx.sym.load(str(symbol)).get_backend_symbol("MKLDNN")
     block = mx.gluon.SymbolBlock(fused, mx.sym.var("data"))

@@ -91,8 +91,8 @@ def summarize(net, input_shape=(3, 32, 32)):
         if node["op"] in _LAYERS:
             data, weight = (tuple(source[:2]) for source in node["inputs"][:2])
             output = (index, 0)
-            # A computed weight is no parameter.
-            name = names.get(nodes[weight[0]]["name"], "computed weights")
+            # A computed weight is no parameter, a part of one is.
+            name = names.get(_whole(nodes, weight[0])["name"], "computed weights")
             uses = math.prod(shapes[data if node["op"] == "Deconvolution" else output])
             cost = stages[_stage(name)]
             cost.multiply_adds += uses * math.prod(shapes[weight][1:])
@@ -126,6 +126,13 @@ def _trace(net, params, input_shape):
     # Names are not unique where a block is called twice; the heads are.
     graph = json.loads(internals.tojson())
     return graph["nodes"], {tuple(head[:2]): shape for head, shape in zip(graph["heads"], shapes)}
+
+
+def _whole(nodes, index):
+    """The node that a node is a slice of."""
+    while nodes[index]["op"] == "slice_axis":
+        index = nodes[index]["inputs"][0][0]
+    return nodes[index]
 
 
 def _size(name, shape):

@@ -6,7 +6,7 @@ Same children, same parameter names; only ``hybrid_forward`` and the pooling are
 from mxnet.gluon import nn
 
 from ..attention import GlobalPool
-from ..fusion import FUSIONS
+from ..fusion import FUSIONS, weighted_sum
 
 
 def _joint(F, *contexts):
@@ -21,44 +21,70 @@ def _once(F, x, res, w):
     return F.broadcast_mul(x, w) + F.broadcast_mul(res, 1 - w)
 
 
+def _weighted(F, b, x, res, w):
+    """With the factor 2 where the option ``doubled`` is on."""
+    return (_twice if b._select is weighted_sum else _once)(F, x, res, w)
+
+
+def _concat(F, one, other):
+    """Without F.concat: oneDNN's may crash on the way back from a convolution."""
+    return F.reshape(F.stack(one, other, axis=1), shape=(0, -3, -2))
+
+
 def _both(F, b, u):
     return _joint(F, b.local_att(u), b.global_att(u))
 
 
 def _iaff(F, b, x, res):
     i = _once(F, x, res, _both(F, b, x + res))
-    return _once(F, x, res, _joint(F, b.local_att2(i), b.global_att2(i)))
+    return _weighted(F, b, x, res, _joint(F, b.local_att2(i), b.global_att2(i)))
 
 
-def _two_rounds(F, first, second, x, res):
-    i = _twice(F, x, res, F.sigmoid(first(x + res)))
-    return _twice(F, x, res, F.sigmoid(second(i)))
+def _two_rounds(F, b, first, second, x, res):
+    i = _weighted(F, b, x, res, F.sigmoid(first(x + res)))
+    return _weighted(F, b, x, res, F.sigmoid(second(i)))
 
 
 def _sk(F, b, x, res):
     halves = F.reshape(b.global_att(x + res), shape=(0, -4, 2, -1, -2))  # (N, 2, C, 1, 1)
     weights = F.softmax(halves, axis=1)
-    w_x, w_res = (F.squeeze(half, axis=1) for half in F.split(weights, num_outputs=2, axis=1))
-    return 2 * F.broadcast_mul(x, w_x) + 2 * F.broadcast_mul(res, w_res)
+    w_x, _ = (F.squeeze(half, axis=1) for half in F.split(weights, num_outputs=2, axis=1))
+    return _weighted(F, b, x, res, w_x)  # the other half is 1 - w_x
+
+
+def _joined(F, b, x, res):
+    pooled = F.broadcast_like(b.global_att(x + res), x, lhs_axes=(2, 3), rhs_axes=(2, 3))
+    w = F.sigmoid(b.fuse(_concat(F, b.local_att(x + res), pooled)))
+    return _weighted(F, b, x, res, w)
+
+
+def _recursive(F, b, x, res):
+    local, g = b.local_att(x + res), b.global_att(x + res)
+    t = F.broadcast_add(local, g)
+    v = _joint(F, b.local_att2(t), b.global_att2(t))
+    return _weighted(F, b, x, res, F.sigmoid(local * v + F.broadcast_mul(g, 1 - v)))
 
 
 # key -> output(F, block, x, res)
 EQUATIONS = {
     "add": lambda F, b, x, res: x + res,
-    "concat": lambda F, b, x, res: b.fuse(F.concat(x, res, dim=1)),
-    "resgloblocacha": lambda F, b, x, res: _twice(F, x, res, _both(F, b, x + res)),
+    "concat": lambda F, b, x, res: b.fuse(_concat(F, x, res)),
+    "resgloblocacha": lambda F, b, x, res: _weighted(F, b, x, res, _both(F, b, x + res)),
     "axyforxplusyadd": lambda F, b, x, res: F.broadcast_mul(res, _both(F, b, x + res)) + x,
     "axyforxyadd": lambda F, b, x, res: F.broadcast_mul(x + res, _both(F, b, x + res)),
     "ayforxplusyadd": lambda F, b, x, res: F.broadcast_mul(res, _both(F, b, x)) + x,
     "xplusayforyadd": lambda F, b, x, res: res + F.broadcast_mul(x, _both(F, b, x)),
-    "aff": lambda F, b, x, res: _twice(F, x, res, _both(F, b, x + res)),
-    "globglob": lambda F, b, x, res: _twice(F, x, res, _both(F, b, x + res)),
-    "localoca": lambda F, b, x, res: _twice(F, x, res, _both(F, b, x + res)),
+    "aff": lambda F, b, x, res: _weighted(F, b, x, res, _both(F, b, x + res)),
+    "globglob": lambda F, b, x, res: _weighted(F, b, x, res, _both(F, b, x + res)),
+    "localoca": lambda F, b, x, res: _weighted(F, b, x, res, _both(F, b, x + res)),
+    "concataff": _joined,
+    "halfaff": _joined,
+    "recursiveaff": _recursive,
     "iaff": _iaff,
-    "globforglob": lambda F, b, x, res: _two_rounds(F, b.global_att, b.global_att2, x, res),
-    "locaforloca": lambda F, b, x, res: _two_rounds(F, b.local_att, b.local_att2, x, res),
-    "glob": lambda F, b, x, res: _twice(F, x, res, b.attention(x + res)),
-    "loca": lambda F, b, x, res: _twice(F, x, res, b.attention(x + res)),
+    "globforglob": lambda F, b, x, res: _two_rounds(F, b, b.global_att, b.global_att2, x, res),
+    "locaforloca": lambda F, b, x, res: _two_rounds(F, b, b.local_att, b.local_att2, x, res),
+    "glob": lambda F, b, x, res: _weighted(F, b, x, res, b.attention(x + res)),
+    "loca": lambda F, b, x, res: _weighted(F, b, x, res, b.attention(x + res)),
     "se": lambda F, b, x, res: res + F.broadcast_mul(x, b.global_att(x)),
     "gau": lambda F, b, x, res: F.broadcast_mul(res, b.global_att(x)) + x,
     "sk": _sk,

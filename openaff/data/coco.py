@@ -7,14 +7,13 @@ import json
 import os
 import pathlib
 import shutil
-import tempfile
 
 import numpy as np
 from PIL import Image, ImageOps
 from tqdm import tqdm
 
 from ..utils.errors import UserError, one_line, suggest
-from ..utils.files import write_json, write_text
+from ..utils.files import atomic_folder, write_json, write_text
 from ..utils.provenance import provenance
 from .image_folder import reading
 from .masks import CLASSES
@@ -64,11 +63,9 @@ def prepare(coco, categories, out):
     found = {split: _read(coco, name, categories) for split, name in SPLITS.items()}
     for split, images in found.items():
         _check_files(coco / SPLITS[split], images)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=str(out.parent), prefix=out.name + ".") as temporary:
-        folder = pathlib.Path(temporary) / "masks"
+    with atomic_folder(out) as folder:
         for name in ("images", "masks"):
-            (folder / name).mkdir(parents=True)
+            (folder / name).mkdir()
         write_text(folder / CLASSES, "\n".join(["background", *categories]) + "\n")
         facts = {}
         for split, images in found.items():
@@ -80,7 +77,6 @@ def prepare(coco, categories, out):
             facts[split] = _facts(SPLITS[split], images, categories, counts)
         record = {"categories": list(categories), "splits": facts, **provenance()}
         write_json(folder / RECORD, record)
-        os.rename(folder, out)
     return record
 
 

@@ -48,6 +48,8 @@ class MaskFolder:
     ----------
     sizes : list of (int, int)
         (H, W) of each sample.
+    names : list of str
+        Name of each image, without its ending.
 
     Raises
     ------
@@ -72,6 +74,10 @@ class MaskFolder:
 
     def __len__(self):
         return len(self.pairs)
+
+    @property
+    def names(self):
+        return [pathlib.Path(path).stem for path, _ in self.pairs]
 
     @property
     def image_shape(self):

@@ -1,12 +1,10 @@
 """From a network to files that outlive the framework: symbol JSON and params, and ONNX."""
 
 import json
-import os
 import pathlib
-import tempfile
 
 from ..utils.errors import UserError
-from ..utils.files import sha256, write_json, write_text
+from ..utils.files import atomic_folder, sha256, write_json, write_text
 from ..utils.provenance import provenance
 from .onnx_model import INPUT, OUTPUT, export_onnx, network, to_float16, to_int8
 from .symbol import TOLERANCE, export_symbol, relative_difference
@@ -57,12 +55,8 @@ def export_folder(subject, out, formats=FORMATS, batch=None, dtype="float32", ca
         raise UserError("dtype, batch and int8 have an effect on the format onnx only")
     if out.exists():
         raise UserError(f"the export folder {out} exists: take another --out, or remove it")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=str(out.parent), prefix=out.name + ".") as folder:
-        folder = pathlib.Path(folder) / "export"
-        description = _write(subject, folder, formats, batch, dtype, calibration)
-        os.rename(folder, out)
-    return description
+    with atomic_folder(out) as folder:
+        return _write(subject, folder, formats, batch, dtype, calibration)
 
 
 def _write(subject, folder, formats, batch, dtype, calibration):

@@ -60,6 +60,7 @@ class Predictor:
             self._network = network(path)
         _, height, width = self.description["input_shape"]
         ratio = self.description["crop_ratio"]
+        self._short_side = min(height, width)
         if ratio is not None and height == width:
             self._crop = CenterCrop(height, ratio)  # as in evaluation
         else:
@@ -96,7 +97,9 @@ class Predictor:
         -------
         list
             Of classification: for each image its ``top`` most probable labels with their
-            probabilities, a list of (str, float).
+            probabilities, a list of (str, float).  Of segmentation: for each image a
+            :class:`~openaff.tasks.segmentation.ClassMap` of its size; the network sees it with the
+            short side that the export names.
 
         Raises
         ------
@@ -107,7 +110,17 @@ class Predictor:
             raise UserError("a list of images is needed: write [image]")
         if not len(images):
             raise UserError("there are no images to predict")
+        if self.task.dense:
+            return [self._map(_photo(image)) for image in images]
         return self.task.decode(self.logits(images), self.labels, positive_int("top", top))
+
+    def _map(self, photo):
+        """What a network of any input size says of one photograph, at its size."""
+        scale = self._short_side / min(photo.size)
+        seen = photo.resize([max(1, round(scale * side)) for side in photo.size], Image.BILINEAR)
+        outputs = self._network(mx.nd.array(self._normalize(np.asarray(seen)[None]))).asnumpy()
+        (decoded,) = self.task.decode(outputs, self.labels)
+        return decoded.resized(photo.height, photo.width)
 
 
 def _photo(image):

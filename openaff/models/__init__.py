@@ -4,7 +4,13 @@ from ..utils.framework import import_mxnet
 
 import_mxnet()
 
-from . import cifar_resnet, fpn, resnet, resnext  # noqa: E402,F401  (register their families)
+from . import (  # noqa: E402,F401  (register their families)
+    cifar_resnet,
+    fpn,
+    inception_resnet,
+    resnet,
+    resnext,
+)
 from .factory import create_model, list_models, model_info  # noqa: E402
 
 __all__ = ["create_model", "list_models", "model_info"]

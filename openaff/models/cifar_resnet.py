@@ -57,13 +57,15 @@ class CIFARResNet(StagedNet):
     """
 
     Options = CIFARResNetOptions
-    reduction = 4
+    fusion_defaults = {"reduction": 4}
+
+    title = "CIFAR ResNet"
 
     def __init__(self, depth, prefix=None, params=None, **options):
         super().__init__(3, options, prefix, params)
         if depth < 8 or (depth - 2) % 6:
             raise UserError(
-                f"no CIFAR ResNet has depth {depth}: it must be 6b + 2 (8, 14, 20, ...)"
+                f"no {self.title} has depth {depth}: it must be 6b + 2 (8, 14, 20, ...)"
             )
         options, norm = self.options, self.options.norm
         multiplier = positive_int("width_multiplier", options.width_multiplier)
@@ -71,10 +73,11 @@ class CIFARResNet(StagedNet):
         with self.name_scope():
             self.features = nn.HybridSequential(prefix="")
             self.features.add(input_norm(norm, 3))
+            conv = self.conv_of(1)
             if options.deep_stem:
-                add_deep_stem(self.features, widths[0], widths[0] // 2, norm)
+                add_deep_stem(self.features, widths[0], widths[0] // 2, norm, conv=conv)
             else:
-                self.features.add(conv3x3(widths[0], 3))
+                self.features.add(conv(widths[0], 3))
             self.add_stages(((depth - 2) // 6,) * 3, widths, (1, 2, 2), widths[0], stride=1)
             self.add_head(
                 norm(in_channels=widths[-1]),
@@ -83,13 +86,22 @@ class CIFARResNet(StagedNet):
                 nn.Flatten(),
             )
 
-    def make_block(self, stage, first, in_channels, channels, stride):
+    def conv_of(self, stage):
+        """What makes a stage's 3x3 convolutions, ``f(channels, in_channels, stride)``.
+
+        The stem's are the first stage's.
+        """
+        return conv3x3
+
+    def make_block(self, stage, first, in_channels, channels, stride, **more):
+        more.setdefault("fusion", self._fusion_of(stage))
         return PreActBlock(
             channels,
             in_channels,
             stride,
-            self._fusion_of(stage),
             norm=self.options.norm,
             avg_down=self.options.avg_down,
             last_gamma=self.options.last_gamma,
+            conv=self.conv_of(stage),
+            **more,
         )

@@ -69,7 +69,7 @@ class SmallResNet(PostActNet):
     """
 
     Options = SmallResNetOptions
-    reduction = 4
+    fusion_defaults = {"reduction": 4}
 
     def __init__(self, depth, prefix=None, params=None, **options):
         super().__init__(3, options, prefix, params)
@@ -103,8 +103,8 @@ class SmallResNet(PostActNet):
 class FPNOptions:
     """What every pyramid has beside the options of its host, which are among its own.
 
-    ``fusion`` and ``reduction`` are those of the pyramid's sums, ``first_fused_stage`` is that of
-    the host.
+    ``fusion``, ``reduction`` and ``doubled`` are those of the pyramid's sums,
+    ``first_fused_stage`` is that of the host.
 
     Parameters
     ----------
@@ -163,13 +163,15 @@ class FPN(nn.HybridBlock):
 
     Options = None
     host = None  # the bottom-up network's class
-    reduction = 16  # of the pyramid's fusions, by default
+    fusion_defaults = {"reduction": 16}  # of the options of the pyramid's fusions
 
     def __init__(self, *numbers, prefix=None, params=None, **options):
         super().__init__(prefix=prefix, params=params)
         self.options = options = self.Options(**options)
         norm = {"norm_layer": options.norm_layer, "norm_kwargs": options.norm_kwargs}
-        fusion = fusion_factory(options.fusion, options.reduction, self.reduction, **norm)
+        fusion = fusion_factory(
+            options.fusion, options.reduction, options.doubled, self.fusion_defaults, **norm
+        )
         with self.name_scope():
             self.bottom_up = self.host(*numbers, prefix="bottom_up_", **self._host_options())
             *levels, top = self.bottom_up.feature_info
@@ -186,7 +188,8 @@ class FPN(nn.HybridBlock):
     def _host_options(self):
         names = {field.name for field in dataclasses.fields(self.host.Options)}
         shared = {name: value for name, value in vars(self.options).items() if name in names}
-        del shared["num_classes"], shared["reduction"]
+        for name in ("num_classes", "reduction", "doubled"):
+            del shared[name]
         return {**shared, "fusion": self.options.host_fusion, "features_only": True}
 
     def _add_head(self, channels):
@@ -282,4 +285,4 @@ class FPNSmallResNet(FPN):
 
     Options = FPNSmallResNetOptions
     host = SmallResNet
-    reduction = 4
+    fusion_defaults = {"reduction": 4}

@@ -23,6 +23,8 @@ class Options:
         Outputs.
     reduction : int, optional
         Reduction r of the fusion, by default the family's.
+    doubled : bool, optional
+        Whether the fusion's weighted sum has the factor 2, by default the family's.
     first_fused_stage : int
         From 1 on: stages before it use the plain sum. The number of stages + 1: all of them do.
     deep_stem : bool
@@ -46,6 +48,7 @@ class Options:
     fusion: Any = "add"
     num_classes: int = 1000
     reduction: Optional[int] = None
+    doubled: Optional[bool] = None
     first_fused_stage: int = 1
     deep_stem: bool = False
     avg_down: bool = True
@@ -123,18 +126,20 @@ class StagedNet(nn.HybridBlock):
     """
 
     Options = Options
-    reduction = 16  # of the fusion, by default
+    fusion_defaults = {"reduction": 16}  # of the fusion's options
     stage_prefix = "stage"  # in Gluon's scope names
 
     def __init__(self, stages, options, prefix=None, params=None):
         super().__init__(prefix=prefix, params=params)
         self.options = options = self.Options(**options)
-        if options.reduction is not None and options.first_fused_stage == stages + 1:
-            raise UserError(f"reduction={options.reduction!r} has no effect: no stage is fused")
+        asked = {"reduction": options.reduction, "doubled": options.doubled}
+        for name, value in asked.items():
+            if value is not None and options.first_fused_stage == stages + 1:
+                raise UserError(f"{name}={value!r} has no effect: no stage is fused")
         factory = fusion_factory(
             options.fusion,
-            options.reduction,
-            self.reduction,
+            **asked,
+            defaults=self.fusion_defaults,
             norm_layer=options.norm_layer,
             norm_kwargs=options.norm_kwargs,
         )

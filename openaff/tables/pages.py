@@ -1,90 +1,151 @@
 """The Markdown of the tables: docs/tables.md, and the two tables of the README."""
 
-import statistics
-
 from ..data import DATASETS
 from ..utils.errors import UserError
 from ..utils.files import write_text
-from . import plots as table_plots
-from .records import REDUCED_TABLE, costs, describe, describe_reduced, fusion_name, ours
+from . import counts, plots
+from .catalog import KINDS
+from .recipes import describe, describe_reduced, row_config
+from .results import mean, ours
 
-ABOUT_REDUCED = (
-    "All rows by one recipe, that of `configs/cifar/aff_resnet8.yaml`: ResNet-8 at a quarter of "
-    "the paper's width (m = 1) and a fortieth of its length (10 epochs), without mixup, with a "
-    "cosine for the steps and the pooled shortcut for the strided one, on the 100 fine labels, all "
-    "50,000 training and 10,000 test images. Nothing was chosen or tuned by these results; the "
-    "last epoch's accuracy counts.\n\n"
-    "What this shows: every fusion trains, and how far each gets in so short a time. What it "
-    "cannot show: the order that the paper reports for wider networks and 400 epochs. Networks "
-    "this small are far from converged, and a fusion with more to learn may start later. Between "
-    "rows of one seed, differences as small as the spread over seeds say nothing."
-)
-NETWORKS = ("cifar100-runs.2020-11.", "cifar10-runs.", "imagenet-runs.2020-11.")  # of the README
+FUSIONS_TABLE = "fusions-resnet8"  # that the README shows
 
 
-def render(table, results):
-    """A table in Markdown, ours beside the published figures; columns without a cell left out."""
-    rows = [_cells(table, row, results) for row in table.rows]
-    kept = [key for key in rows[0] if key.startswith("ours, paper") or any(r[key] for r in rows)]
-    lines = [f"## {table.title}", "", f"{table.metric}, %; {table.source}."]
+def render(table, results, catalog, only=None):
+    """A table in Markdown, ours beside the published figures; empty columns are left out.
+
+    ``only``: key of the one group to show.
+    """
+    lines = [f"### {table.title}", "", f"Source: {table.source}."]
     lines += [table.note] if table.note else []
-    lines += ["", *_table(kept, [[row[key] for key in kept] for row in rows])]
+    if table.counts:
+        lines += ["", *_counts(table)]
+    for group in (each for each in table.groups if only in (None, each.key)):
+        lines += ["", *_group(table, group, results, catalog)]
+    flat = [row for row in table.rows if row.group is None]
+    if flat:
+        lines += ["", *_flat(flat, results)]
     return "\n".join(lines) + "\n"
 
 
-def _cells(table, row, results):
-    parameters, multiply_adds = costs(table, row)
-    reduced = results.get((row.run, "reduced"), []) if table.key == REDUCED_TABLE else []
-    return {
-        "row": row.name,
-        "published": "" if row.published is None else str(row.published),
-        "labels": row.labels or "",
-        "ours, paper protocol": _ours(table, row, results),
-        "ours, reduced protocol (m = 1, 10 epochs, fine labels)": ours(reduced, table.metric),
-        "parameters": parameters,
-        "parameters as printed": row.printed_parameters or "",
-        "multiply-adds": multiply_adds,
-        "model id": f"`{row.model}`" if row.model else "",
-        "recipe": f"`{row.config}`" if row.config else "",
-        "published checkpoint": f"`{row.checkpoint}`" if row.checkpoint else "",
-        "note": row.note or "",
-    }
+def markdown(columns, rows):
+    """Lines of a Markdown table of texts; columns after the first without any text are left out."""
+    kept = [0] + [k for k in range(1, len(columns)) if any(row[k] for row in rows)]
+    lines = [columns, ["---"] * len(columns), *rows]
+    return [f"| {' | '.join(line[k] for k in kept)} |" for line in lines]
 
 
-def _ours(table, row, results):
-    """By the paper protocol, with the labels where the published figure's are others."""
-    runs = results.get((row.run, "paper"), [])
-    labels = {run["labels"] for run in runs} if table.dataset == "cifar100" else set()
-    return ", ".join([ours(runs, table.metric), *sorted(labels - {row.labels})])
+def _counts(table):
+    rows = [
+        [count.name, count.printed, counts.in_words(count), count.note] for count in table.counts
+    ]
+    return markdown(["row", "printed", "ours", "why they differ"], rows)
 
 
-def _table(columns, rows):
-    return [f"| {' | '.join(cells)} |" for cells in (columns, ["---"] * len(columns), *rows)]
+def _flat(rows, results):
+    """The lines of rows, a network each; ours alone stand best first."""
+    if not any(row.published for row in rows):
+        key = lambda row: -mean(row.figure, results[row.run, "reduced"])  # noqa: E731
+        rows = sorted((row for row in rows if (row.run, "reduced") in results), key=key)
+        if not rows:
+            return ["Not run yet."]
+    columns = [rows[0].metric + ", %", "published", "labels", "ours", "ours, reduced", "best epoch"]
+    columns += ["parameters, reduced", "seeds", "parameters", "parameters as printed"]
+    columns += ["multiply-adds", "model id", "recipe", "published checkpoint", "note"]
+    cells = []
+    for row in rows:
+        reduced = results.get((row.run, "reduced"), [])
+        labels = row.labels and DATASETS[row.dataset].granularity(row.labels).words
+        reduced_only = row.reduced and not row.config  # no network of a published figure
+        cells.append(
+            [
+                row.name,
+                _number(row.published),
+                labels or "",
+                ours(row.figure, results.get((row.run, "paper"), [])),
+                ours(row.figure, reduced),
+                f"{mean(row.figure, reduced, 'best'):.2f}" if reduced else "",
+                f"{reduced[0]['trainable_parameters']:,}" if reduced else "",
+                ", ".join(str(result["seed"]) for result in reduced),
+                _millions(None if reduced_only else counts.parameters(row)),
+                f"{row.printed_parameters}M" if row.printed_parameters else "",
+                _billions(None if reduced_only else counts.multiply_adds(row)),
+                f"`{row.model}`" if row.model else "",
+                f"`{row.config or row.reduced}`" if row.config or row.reduced else "",
+                f"`{row.checkpoint}`" if row.checkpoint else "",
+                row.note or "",
+            ]
+        )
+    return markdown(columns, cells)
 
 
-def reduced_section(table, results):
-    """The reduced protocol's results, best first, with what they can show; "" without any."""
-    rows = [row for row in table.rows if (row.id, "reduced") in results]
-    if not rows:
-        return ""
+def _group(table, group, results, catalog):
+    """The lines of a group: a line a fusion, columns by blocks a stage."""
+    rows = {}
+    for row in table.rows:
+        if row.group == group.key:
+            rows.setdefault(row.fusion, []).append(row)
+    ends = [f", b = {blocks}" for blocks in group.blocks] or [""]
+    columns = [group.metric + ", %", "key", "options"]
+    columns += ["published" + end for end in ends] + ["ours" + end for end in ends]
+    columns += ["ours, reduced"] + ["parameters" + end for end in ends]
+    cells = []
+    for series in group.series:
+        line = rows[series.name]
+        figure = line[0].figure
+        sizes = [_millions(counts.parameters(row)) for row in line]
+        cells.append(
+            [
+                series.name,
+                f"`{series.key}`",
+                ", ".join(f"`{key}: {value}`" for key, value in line[0].reduced_options.items()),
+                *(_number(row.published) for row in line),
+                *(ours(figure, results.get((row.run, "paper"), [])) for row in line),
+                ours(figure, results.get((line[0].run, "reduced"), [])),
+                *sizes,
+            ]
+        )
+    start = group.title[0].upper() + group.title[1:]
+    lines = [f"#### {start}", "", _about(table, group, catalog)]
+    return lines + ["", *markdown(columns, cells)]
 
-    def mean(row, key="last_accuracy"):
-        return 100 * statistics.mean(result[key] for result in results[row.id, "reduced"])
 
-    cells, commands = [], []
-    for row in sorted(rows, key=mean, reverse=True):
-        runs = results[row.id, "reduced"]
-        seeds = ", ".join(str(run["seed"]) for run in runs)
-        best, parameters = f"{mean(row, 'best_accuracy'):.2f}", runs[0]["trainable_parameters"]
-        cells.append([fusion_name(row), ours(runs, table.metric), best, f"{parameters:,}", seeds])
-        commands += [describe_reduced(row, table, run["seed"]) for run in runs]
-    columns = ["fusion", "last epoch", "best epoch", "parameters", "seeds"]
-    lines = ["## The reduced protocol", "", ABOUT_REDUCED, "", *_table(columns, cells), ""]
-    lines += ["The best epoch was chosen on the test split.", "", "```", *commands, "```"]
-    return "\n".join(lines) + "\n"
+def _about(table, group, catalog):
+    """What all of a group's rows have in common, in sentences."""
+    parts = [group.note] if group.note else []
+    if group.labels:
+        words = DATASETS[group.dataset].granularity(group.labels).words
+        parts.append(f"Labels: {words}.")
+    end = ".bB" if group.blocks else ""
+    parts.append(f"Rows: `{table.key}.{group.key}.KEY{end}`.")
+    networks = ", ".join(f"`KEY_{backbone}`" for backbone in group.backbones)
+    parts.append(f"Networks: {networks}.")
+    if group.config:
+        parts.append(f"Recipe: `{group.config}`.")
+    if group.reduced:
+        row = next(row for row in table.rows if row.group == group.key and row.reduced)
+        config = row_config(catalog, row, "reduced")
+        info = DATASETS[config.data.name]
+        labels = info.granularity(config.data.labels).words
+        parts.append(
+            f"Reduced form, of the first network: `{group.reduced}`, on {info.title}, {labels}."
+        )
+    return " ".join(parts)
 
 
-def write_all(root, tables, results):
+def _number(value):
+    return "" if value is None else str(value)
+
+
+def _millions(count):
+    return "" if count is None else f"{count / 1e6:.2f}M"
+
+
+def _billions(count):
+    return "" if count is None else f"{count / 1e9:.3f}G"
+
+
+def write_all(catalog, results):
     """Write ``docs/tables.md``, its pictures and the README's tables; returns their paths.
 
     Raises
@@ -92,74 +153,102 @@ def write_all(root, tables, results):
     UserError
         A README without the two marks that a table stands between; nothing is written then.
     """
-    pictures = table_plots.draw_all(tables, results)
-    page = tables_page(tables, results, [(name, caption) for name, _, caption in pictures])
+    root, pictures = catalog.root, plots.draw_all(catalog, results)
+    page = tables_page(catalog, results, [(name, caption) for name, _, caption in pictures])
     readme = (root / "README.md").read_text()
-    for name, block in readme_tables(tables, results).items():
+    for name, block in readme_tables(catalog, results).items():
         readme = _between(
             readme, f"<!-- {name}: written by --report -->", f"<!-- /{name} -->", block
         )
-    paths = table_plots.save_all(root / "docs", pictures)
+    paths = plots.save_all(root / "docs", pictures)
     for path, text in ((root / "docs" / "tables.md", page), (root / "README.md", readme)):
         write_text(path, text)
         paths.append(path)
     return paths
 
 
-def tables_page(tables, results, pictures):
-    """All tables and the commands of all rows, as one Markdown page.
+ABOUT = """# The published tables, and ours beside them
+
+`python scripts/reproduce_tables.py --report` writes this page from `configs/tables` (published
+figures) and `results` (ours, each from a file that a run wrote). Ours are of the last epoch:
+nothing is chosen on the test split. A column without a figure is left out. Blank: not run yet.
+
+- One row: `python scripts/reproduce_tables.py --row ID --run --out DIR data.root=DIR` trains it by
+  the recipe of the published figure, or goes on with its run folder.
+- `--protocol reduced` trains a row's reduced form, which two CPU cores can finish. The columns
+  "ours, reduced" are of it. Do not compare them with published figures.
+- A whole table: `python scripts/reproduce_tables.py --table paper-table4 --group short-skip --run
+  --protocol reduced --seeds 0,1,2 data.root=DIR`. It skips what is there. Stopped, the same
+  command goes on.
+- `--list` prints the command of every row.
+
+Figures of one run that stand in several tables have one run folder.
+"""
+
+
+def tables_page(catalog, results, pictures):
+    """All tables and the commands of their rows, as one Markdown page.
 
     ``pictures``: file names in ``docs``, with captions.
     """
-    parts = [
-        "# The published tables, and ours beside them\n",
-        "Written by `python scripts/reproduce_tables.py --report` from `configs/tables` (published "
-        "figures) and `results` (ours, each from a file that a run wrote; the last epoch's, so "
-        "nothing is chosen on the test split). A blank is a run that was not made. Figures of one "
-        "run that stand in several tables have one run folder.\n",
-    ]
+    parts = [ABOUT]
     parts += [f"![{caption}]({name})\n\n*{caption}*\n" for name, caption in pictures]
-    parts += filter(None, [reduced_section(tables[REDUCED_TABLE], results)])
-    for table in tables.values():
-        parts.append(render(table, results))
-        parts.append("```\n" + "\n".join(describe(row, table) for row in table.rows) + "\n```\n")
+    for kind, heading in KINDS.items():
+        parts.append(f"## {heading}\n")
+        for table in catalog.values():
+            if table.kind == kind:
+                parts.append(render(table, results, catalog))
+                parts += filter(None, [_commands(table, results)])
     return "\n".join(parts)
 
 
-def readme_tables(tables, results):
+def _commands(table, results):
+    """The commands of a table's rows; of groups, which have many, :data:`ABOUT` says them."""
+    lines = []
+    for row in table.rows:
+        runs = results.get((row.run, "reduced"), [])
+        if row.group is None and row.reduced:
+            lines += [describe_reduced(row, run["dataset"], run["seed"]) for run in runs]
+        elif row.group is None:
+            lines.append(describe(row))
+    return "```\n" + "\n".join(lines) + "\n```\n" if lines else ""
+
+
+def readme_tables(catalog, results):
     """Name -> Markdown of the README's tables."""
     return {
-        "networks": _networks(tables, results),
-        "fusions": _fusions(tables[REDUCED_TABLE], results),
+        "networks": "\n".join(_networks(catalog, results)),
+        "fusions": "\n".join(_fusions(catalog[FUSIONS_TABLE], results)),
     }
 
 
-def _networks(tables, results):
+def _networks(catalog, results):
     columns = ["model id", "parameters", "multiply-adds", "data, labels", "published", "ours"]
-    rows = []
-    for table in tables.values():
-        for row in table.rows:
-            if row.id.startswith(NETWORKS) and row.published is not None:
-                continued = ", continued" if row.start_from else ""
-                labels = f", {row.labels}" if row.labels else ""
-                cells = [f"`{row.model}`{continued}", *costs(table, row)]
-                cells += [
-                    DATASETS[table.dataset].title + labels,
-                    f"{row.published}% {table.metric}",
+    cells = []
+    for row in catalog.rows().values():
+        if row.checkpoint and row.run == row.id:  # that one can load
+            info = DATASETS[row.dataset]
+            labels = f", {info.granularity(row.labels).words}" if row.labels else ""
+            cells.append(
+                [
+                    f"`{row.model}`{', continued' if row.start_from else ''}",
+                    _millions(counts.parameters(row)),
+                    _billions(counts.multiply_adds(row)),
+                    info.title + labels,
+                    f"{row.published}% {row.metric}",
+                    ours(row.figure, results.get((row.run, "paper"), [])),
                 ]
-                rows.append([*cells, _ours(table, row, results)])
-    return "\n".join(_table(columns, rows))
+            )
+    return markdown(columns, cells)
 
 
 def _fusions(table, results):
-    columns = ["fusion", "published", "ours", "parameters of ours"]
-    rows = []
+    cells = []
     for row in table.rows:
-        runs = results.get((row.id, "reduced"), [])
-        published = "" if row.published is None else str(row.published)
-        parameters = f"{runs[0]['trainable_parameters']:,}" if runs else ""
-        rows.append([fusion_name(row), published, ours(runs, table.metric), parameters])
-    return "\n".join(_table(columns, rows))
+        runs = results.get((row.run, "reduced"), [])
+        count = f"{runs[0]['trainable_parameters']:,}" if runs else ""
+        cells.append([row.fusion, ours(row.figure, runs), count])
+    return markdown(["fusion", table.rows[0].metric + ", %", "parameters"], cells)
 
 
 def _between(text, start, end, block):

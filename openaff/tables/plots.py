@@ -5,49 +5,52 @@ import statistics
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from ..data import DATASETS
 from ..utils.files import atomic
-from .records import REDUCED_TABLE, costs, fusion_name
+from .counts import parameters
+from .results import mean
 
 
-def draw_all(tables, results):
+def draw_all(catalog, results):
     """The pictures of ``docs/tables.md``: a list of file names, figures and captions.
 
     Parameters
     ----------
-    tables : dict of str to Table
-        See :func:`openaff.tables.records.load_tables`.
+    catalog : Catalog
+        See :func:`openaff.tables.catalog.load_tables`.
     results : dict
-        See :func:`openaff.tables.records.read_results`.
+        See :func:`openaff.tables.results.read_results`.
     """
     pictures = [
         (
-            "tables_depth.png",
-            _depth(tables["fusion-by-depth"], results),
-            "CIFAR-100 accuracy against blocks a stage: the paper's Table 4 (lines; on which "
-            "labels is not established), ours by the paper protocol on the 100 fine labels "
-            "(crosses), where there are any.",
+            "tables_figure7.png",
+            _by_depth(catalog["paper-figure7"], results),
+            "The paper's Figure 7: accuracy or mean IoU against parameters, for b = 1 to 4 blocks "
+            "a stage. Lines: the paper's figures, as its Table 4 prints them. Parameters: ours, "
+            "counted. Crosses: our runs by the same protocol, where there are any.",
         ),
         (
             "tables_parameters.png",
-            _parameters(tables["cifar100-runs"], results),
-            "CIFAR-100 accuracy of the authors' runs against parameters, by labels: 20 "
-            "superclasses are not 100 classes.",
+            _by_parameters(catalog["cifar100-runs"], results),
+            "CIFAR-100 accuracy of the authors' runs against parameters. Left and right cannot be "
+            "compared: 20 superclasses are not 100 classes.",
         ),
     ]
-    if any(protocol == "reduced" for _, protocol in results):
-        table = tables[REDUCED_TABLE]
+    table = catalog["fusions-resnet8"]
+    rows = [row for row in table.rows if (row.run, "reduced") in results]
+    if rows:
         pictures += [
             (
                 "tables_reduced.png",
-                _spread(table, results),
-                "ResNet-8 on CIFAR-100 by the reduced protocol (m = 1, 10 epochs, 100 fine "
-                "labels): test accuracy after the last epoch. A dot is a seed, a bar their mean.",
+                _spread(rows, results),
+                "ResNet-8 on CIFAR-100, 100 fine labels, by the reduced protocol (m = 1, 10 "
+                "epochs): test accuracy after the last epoch. A dot is a seed, a bar the mean of "
+                "several.",
             ),
             (
                 "tables_curves.png",
-                _curves(table, results),
-                "The same by epoch, means over seeds. The dotted lines are the paper's figures for "
-                "the same fusions (400 epochs, m = 4, on which labels is not established).",
+                _curves(rows, results),
+                "The same by epoch, means over seeds.",
             ),
         ]
     return pictures
@@ -61,86 +64,102 @@ def save_all(folder, pictures):
     return [folder / name for name, _, _ in pictures]
 
 
-def _axes(xlabel):
-    figure = Figure(figsize=(7, 4), constrained_layout=True)
+def _panels(count, width, height=4.2):
+    figure = Figure(figsize=(width, height), constrained_layout=True)
     FigureCanvasAgg(figure)
-    axis = figure.subplots()
-    axis.set_xlabel(xlabel)
-    axis.set_ylabel("accuracy (%)")
-    axis.grid(alpha=0.3)
-    return figure, axis
+    panels = figure.subplots(1, count, squeeze=False)[0]
+    for panel in panels:
+        panel.grid(alpha=0.3)
+    return figure, panels
 
 
-def _mean(results, key=lambda result: result["last_accuracy"]):
-    return 100 * statistics.mean(map(key, results))
-
-
-def _depth(table, results):
-    figure, axis = _axes("blocks a stage, b")
-    families = {}
-    for row in table.rows:
-        family, _, blocks = row.name.rpartition(", b = ")
-        families.setdefault(family, []).append((int(blocks), row))
-    for index, (family, rows) in enumerate(families.items()):
-        known = [(blocks, row.published) for blocks, row in rows if row.published is not None]
-        line = "-" if family.startswith("ResNet") else "--"
-        axis.plot(*zip(*known), line, color=f"C{index}", marker="o", label=family)
-        for blocks, row in rows:
-            if (row.run, "paper") in results:
-                mine = _mean(results[row.run, "paper"])
-                axis.plot(blocks, mine, "x", color=f"C{index}", markersize=10)
-    axis.xaxis.get_major_locator().set_params(integer=True)
-    axis.legend(fontsize="small")
+def _by_depth(table, results):
+    figure, panels = _panels(len(table.groups), 12)
+    for panel, group in zip(panels, table.groups):
+        panel.set_title(group.title, fontsize="medium")
+        panel.set_xlabel("parameters (millions)")
+        panel.set_ylabel(f"{group.metric} (%)")
+        for index, series in enumerate(group.series):
+            rows = [
+                row for row in table.rows if (row.group, row.fusion) == (group.key, series.name)
+            ]
+            points = [(row, parameters(row) / 1e6) for row in rows]
+            known = [(x, row.published) for row, x in points if row.published is not None]
+            mine = [
+                (x, mean(row.figure, results[row.run, "paper"]))
+                for row, x in points
+                if (row.run, "paper") in results
+            ]
+            color = f"C{index}"
+            if known:
+                panel.plot(*zip(*known), "-o", color=color, markersize=4, label=series.name)
+            if mine:
+                panel.plot(
+                    *zip(*mine), "x", color=color, markersize=9, label=f"{series.name}, ours"
+                )
+        panel.legend(fontsize="small", loc="lower right")
     return figure
 
 
-def _parameters(table, results):
-    figure, axis = _axes("parameters without running statistics (millions)")
+def _by_parameters(table, results):
     rows = [row for row in table.rows if row.published is not None]
+    granularities = sorted({row.labels for row in rows}, reverse=True)
+    figure, panels = _panels(len(granularities), 10)
     markers = dict(zip(sorted({row.model for row in rows}), "oDsv^<>ph"))
-    colors = {labels: f"C{index}" for index, labels in enumerate({row.labels: 0 for row in rows})}
-    for row in rows:
-        millions = float(costs(table, row)[0].rstrip("M"))
-        axis.plot(millions, row.published, markers[row.model], color=colors[row.labels])
-        if (row.run, "paper") in results:
-            mine = _mean(results[row.run, "paper"])
-            axis.plot(millions, mine, "x", color=colors[row.labels], markersize=10)
-    for labels, color in colors.items():
-        axis.plot([], [], color=color, linewidth=5, label=labels)
-    for model, marker in markers.items():
-        axis.plot([], [], marker, color="0.4", label=model)
-    axis.legend(fontsize="x-small", loc="lower left", bbox_to_anchor=(0.02, 0.05))
+    for panel, labels in zip(panels, granularities):
+        panel.set_title(DATASETS["cifar100"].granularity(labels).words)
+        panel.set_xlabel("parameters (millions)")
+        panel.set_ylabel("top-1 accuracy (%)")
+        shown = set()
+        for row in (row for row in rows if row.labels == labels):
+            millions = parameters(row) / 1e6
+            label = None if row.model in shown else row.model
+            shown.add(row.model)
+            panel.plot(millions, row.published, markers[row.model], color="C0", label=label)
+            if (row.run, "paper") in results:
+                mine = mean(row.figure, results[row.run, "paper"])
+                panel.plot(millions, mine, "x", color="C1", markersize=9)
+        panel.margins(0.15)
+        panel.legend(fontsize="small")
     return figure
 
 
-def _spread(table, results):
-    rows = [row for row in table.rows if (row.id, "reduced") in results]
-    rows.sort(key=lambda row: _mean(results[row.id, "reduced"]))
-    figure, axis = _axes("accuracy (%)")
-    axis.set_ylabel("")
+def _spread(rows, results):
+    rows = sorted(rows, key=lambda row: mean(row.figure, results[row.run, "reduced"]))
+    figure, (panel,) = _panels(1, 7)
+    panel.set_xlabel("accuracy (%)")
     for place, row in enumerate(rows):
-        runs = results[row.id, "reduced"]
-        values = [100 * run["last_accuracy"] for run in runs]
-        axis.plot(_mean(runs), place, "|", color="C0", markersize=16)
-        axis.plot(values, [place] * len(values), "o", color="C0", alpha=0.6)
-    axis.set_yticks(range(len(rows)), list(map(fusion_name, rows)))
+        runs = results[row.run, "reduced"]
+        values = [row.figure.percent(run) for run in runs]
+        if len(values) > 1:
+            panel.plot(statistics.mean(values), place, "|", color="C0", markersize=16)
+        panel.plot(values, [place] * len(values), "o", color="C0", alpha=0.6)
+    panel.set_yticks(range(len(rows)), [row.fusion for row in rows])
     return figure
 
 
-def _curves(table, results):
-    figure, axis = _axes("epoch")
-    rows = [row for row in table.rows if (row.id, "reduced") in results]
+def _curves(rows, results):
+    figure, (panel,) = _panels(1, 8, 5)
+    panel.set_xlabel("epoch")
+    panel.set_ylabel("accuracy (%)")
+    ends = []
     for index, row in enumerate(rows):
-        curves = [result["curve"] for result in results[row.id, "reduced"]]
+        curves = [result["curve"] for result in results[row.run, "reduced"]]
         means = [
             100 * statistics.mean(point["test_accuracy"] for point in points)
             for points in zip(*curves)
         ]
         color = f"C{index % 10}"
         line = "-" if index < 10 else "--"
-        axis.plot(range(1, len(means) + 1), means, line, color=color, label=fusion_name(row))
-        if row.published is not None:
-            axis.axhline(row.published, color=color, linestyle=":")
-    axis.xaxis.get_major_locator().set_params(integer=True)
-    axis.legend(fontsize="small", ncols=2)
+        panel.plot(range(1, len(means) + 1), means, line, color=color)
+        ends.append((means[-1], row.fusion, color, len(means)))
+    # Names stand beside the curves' ends, in their order.
+    bottom, top = panel.get_ylim()
+    step, highest = (top - bottom) / 24, max(end[0] for end in ends)
+    for place, (value, name, color, length) in enumerate(sorted(ends)):
+        at = highest - step * (len(ends) - 1 - place)
+        label = f"{name} {value:.1f}"
+        panel.text(length + 0.4, at, label, color=color, fontsize="small", va="center")
+    panel.set_xlim(0.5, 1.5 * ends[0][3])
+    panel.set_xticks(range(1, ends[0][3] + 1))
     return figure

@@ -59,11 +59,15 @@ class Task:
         parameters are those where it is best.
     Loss : class
         ``Loss(**options)(outputs, targets, images)`` gives float32 (N,).
+    dense : bool
+        True: a value for every pixel.  Targets are maps (N, H, W), outputs have the images' size,
+        whatever it is, and what :meth:`decode` gives has a method ``resized(height, width)``.
     """
 
     key = None
     metrics = ()
     Loss = None
+    dense = False
 
     def __init__(self, dataset, loss=None):
         self.class_names = dataset.class_names

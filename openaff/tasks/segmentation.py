@@ -12,7 +12,7 @@ import mxnet as mx
 import numpy as np
 from mxnet import gluon
 
-from ..data.transforms import IGNORE
+from ..data.transforms import IGNORE, nearest
 from ..utils.errors import UserError, suggest
 from .base import TASKS, Meter, Metric, Task
 
@@ -235,6 +235,13 @@ class ClassMap(NamedTuple):
     classes: np.ndarray  # uint8 or int32 (H, W)
     class_names: Tuple[str, ...]
 
+    def resized(self, height, width):
+        """The map at another size: each pixel has the class of the nearest one."""
+        rows, columns = (
+            nearest(0, length, count) for length, count in zip(self.classes.shape, (height, width))
+        )
+        return self._replace(classes=self.classes[rows][:, columns])
+
     def pixels(self):
         """Name -> pixels, of the classes that are there, the largest first."""
         counts = np.bincount(self.classes.ravel(), minlength=len(self.class_names))
@@ -251,6 +258,7 @@ class Segmentation(Task):
     """
 
     key = "segmentation"
+    dense = True
     metrics = (MEAN_IOU, PIXEL_ACCURACY)
     Loss = PixelCrossEntropy
 

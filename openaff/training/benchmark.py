@@ -3,6 +3,7 @@
 import multiprocessing
 import pathlib
 import re
+from types import SimpleNamespace
 
 import mxnet as mx
 
@@ -16,18 +17,23 @@ from ..analysis.benchmark import (
     ratio_row,
     take_turns,
 )
-from ..tasks.classification import ClassificationMeter, CrossEntropy
+from ..models import model_info
+from ..tasks import TASKS
 from .engine import Engine
 from .optimizers import OptimizerConfig
 
 
-def _training(form, key, backbone, options, batch_size, steps=2):
+def _training(form, key, backbone, options, batch_size, size, steps=2):
     net = build_network(form_of(form, key), backbone, options)
-    engine = Engine(net, CrossEntropy(), lambda step: 0.01, OptimizerConfig())
-    batch = random_images(backbone, batch_size), mx.nd.zeros(batch_size)
+    classes = options.get("num_classes", CLASSES)
+    made_up = SimpleNamespace(name="made up", class_names=tuple(map(str, range(classes))))
+    task = TASKS[model_info(backbone).backbone.task](made_up)
+    engine = Engine(net, task.loss, lambda step: 0.01, OptimizerConfig())
+    targets = mx.nd.zeros((batch_size, *size) if task.dense else batch_size)
+    batch = random_images(batch_size, size), targets
 
     def work():
-        meter = ClassificationMeter(CLASSES)
+        meter = task.meter()
         for _ in range(steps):
             engine.train_step(*batch, meter)
         mx.nd.waitall()
@@ -52,8 +58,8 @@ def _work_and_measure(make, arguments):
 def train(turns=5, memory=True):
     """Training steps of whole networks, with the peak memory of each form."""
     rows = []
-    for key, backbone, options, batch_size in NETWORKS:
-        arguments = {form: (form, key, backbone, options, batch_size) for form in FORMS}
+    for key, backbone, options, batch_size, size in NETWORKS:
+        arguments = {form: (form, key, backbone, options, batch_size, size) for form in FORMS}
         rates = take_turns({form: _training(*each) for form, each in arguments.items()}, turns)
         peaks = {
             f"{form} MiB": _peak_memory(_training, each)

@@ -7,6 +7,8 @@ import os
 import pathlib
 import tempfile
 
+from .errors import UserError
+
 
 @contextlib.contextmanager
 def atomic(path):
@@ -24,6 +26,28 @@ def atomic(path):
     finally:
         if temporary.exists():
             temporary.unlink()
+
+
+@contextlib.contextmanager
+def atomic_folder(path):
+    """Yield a temporary folder beside ``path``, which becomes it if the block succeeds.
+
+    Folders above are made.
+
+    Raises
+    ------
+    UserError
+        There is something at ``path``.
+    """
+    path = pathlib.Path(path)
+    if path.exists():
+        raise UserError(f"{path} exists: name another folder, or remove it")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=str(path.parent), prefix=path.name + ".") as temporary:
+        folder = pathlib.Path(temporary) / "folder"
+        folder.mkdir()
+        yield folder
+        os.rename(folder, path)
 
 
 def write_text(path, text):

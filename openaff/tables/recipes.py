@@ -1,0 +1,86 @@
+"""What trains a row: its configuration by protocol, and its command."""
+
+import dataclasses
+import json
+import pathlib
+
+from ..data import DATASETS
+from ..training.config import load_config
+from ..utils.errors import UserError
+
+PROTOCOLS = ("paper", "reduced")
+WHEREABOUTS = ("root", "download", "workers")  # settings of data that change no result
+
+
+def row_config(catalog, row, protocol="paper", overrides=()):
+    """The :class:`~openaff.training.config.Config` that trains a row.
+
+    ``paper`` is the recipe of the published figure; ``reduced`` one that two CPU cores can finish.
+
+    Raises
+    ------
+    UserError
+        A row whose network or recipe is not here, or that has no reduced form.
+    """
+    if protocol not in PROTOCOLS:
+        raise UserError(f"--protocol must be {' or '.join(PROTOCOLS)}, not {protocol!r}")
+    if row.model is None:
+        raise UserError(f"{row.id} cannot be trained: {row.note or 'its network is not here'}")
+    reduced = protocol == "reduced"
+    path = row.reduced if reduced else row.config
+    if path is None:
+        why = row.note or "its recipe is not known"
+        why = "it has no reduced form; --list shows which rows have one" if reduced else why
+        raise UserError(f"{row.id} cannot be trained by the {protocol} protocol: {why}")
+    options = row.reduced_options if reduced else row.options
+    settings = [f"model.options.{key}={json.dumps(value)}" for key, value in options.items()]
+    settings.append(f"model.name={row.model}")
+    return load_config(catalog.root / path, settings + list(overrides))
+
+
+def same_run(theirs, ours):
+    """Whether two configurations are of the same run, but for where its data are."""
+    return _but_whereabouts(theirs) == _but_whereabouts(ours)
+
+
+def _but_whereabouts(config):
+    values = dataclasses.asdict(config)
+    values["data"].update(dict.fromkeys(WHEREABOUTS))
+    return values
+
+
+def describe(row):
+    """A row of the list: its id, and the command or why there is none."""
+    if row.model is None:
+        return f"{row.id}: {row.note or 'the network is not here'}"
+    if row.config is None:
+        return f"{row.id}: {row.note or 'the recipe is not known'}"
+    start = f" --start-from runs/{row.start_from}" if row.start_from else ""
+    devices = f"--devices {gpus(row.devices)}"
+    return f"{_command(row)} --out runs/{row.run}{start} {devices} {_data(row.dataset)}"
+
+
+def gpus(count):
+    """The first GPUs, as ``--devices`` takes them."""
+    return "gpu:" + ",".join(map(str, range(count)))
+
+
+def describe_reduced(row, dataset, seed=0):
+    """The command of a row's run by the reduced protocol, on the data set of its recipe."""
+    return (
+        f"{_command(row)} --protocol reduced --seed {seed} --out {reduced_folder(row, seed)} "
+        f"--results runs/results {_data(dataset)}"  # results/ may have this one
+    )
+
+
+def reduced_folder(row, seed, base="runs/reduced"):
+    """The run folder of a row by the reduced protocol."""
+    return pathlib.Path(base, f"{row.run}-seed{seed}")
+
+
+def _command(row):
+    return f"python scripts/reproduce_tables.py --row {row.id} --run"
+
+
+def _data(dataset):
+    return "data.download=true" if "download" in DATASETS[dataset].settings else "data.root=DIR"
