@@ -198,6 +198,8 @@ def test_binary_masks_lists_and_endings_as_in_sirst(tmp_path):
     assert len(left.test) == 1 and left.split.endswith(", without 3")
     with pytest.raises(UserError, match="data.skip: there is no image 33; did you mean '3'"):
         load(folder, lists="idx_b", skip=["33"])
+    with pytest.raises(UserError, match="data.skip leaves out all images of a split"):
+        load(folder, lists="idx_b", skip=["1", "3"])
     (folder / "idx_b" / "test.txt").write_text("0\n")
     with pytest.raises(UserError, match="^0 is a training and a test image of "):
         load(folder, lists="idx_b")
@@ -305,6 +307,14 @@ def test_a_turned_photograph_matches_its_upright_mask(tmp_path):
     save(folder / "images" / "3.png", turned, exif=exif)
     upright = load(folder).train.take([2])[0][0]
     np.testing.assert_array_equal(upright, image)
+    content = (folder / "images" / "3.png").read_bytes()
+    start = content.index(b"eXIf") - 4
+    chunk = content[start : start + 12 + int.from_bytes(content[start : start + 4], "big")]
+    late = content.replace(chunk, b"").replace(content[-12:], chunk + content[-12:])
+    (folder / "images" / "3.png").write_bytes(late)  # the header does not tell it
+    save(folder / "masks" / "3.png", np.ascontiguousarray(np.rot90(mask)))
+    with pytest.raises(UserError, match="3.png is 30 x 20 when it is upright, and its mask is not"):
+        load(folder)
 
 
 def cut_short(path):

@@ -63,6 +63,7 @@ class MaskFolder:
     def __init__(self, pairs, labels, short_side=None, in_memory=IN_MEMORY):
         self.pairs = pairs
         self.labels = labels
+        self.short_side = short_side
         self._table = np.full(_OTHER + 1, _UNKNOWN, "int16")
         for value, label in labels.items():
             self._table[value] = label
@@ -95,13 +96,19 @@ class MaskFolder:
         """uint8 (H, W, 3), and a map int8 or int16 (H, W)."""
         (path, mask_path), (height, width) = self.pairs[index], self.sizes[index]
         image, values = read_photo(path), read_mask(mask_path)
-        if values.dtype != np.uint8:
-            values = np.where((values < 0) | (values > 255), _OTHER, values)
-        classes = self._table[values]
-        if (classes == _UNKNOWN).any():
-            value = read_mask(mask_path)[classes == _UNKNOWN][0]
+        if _resized(image.size[::-1], self.short_side) != (height, width):  # turned, by late EXIF
             raise UserError(
-                f"the mask {mask_path} has the unknown label {value} (known: {_runs(self.labels)})"
+                f"the image {path} is {image.width} x {image.height} when it is upright, and its "
+                "mask is not: turn one of them"
+            )
+        small = values.dtype == np.uint8
+        known = values if small else np.where((values < 0) | (values > 255), _OTHER, values)
+        classes = self._table[known]
+        unknown = values[classes == _UNKNOWN]
+        if unknown.size:
+            raise UserError(
+                f"the mask {mask_path} has the unknown label {unknown[0]} (known: "
+                f"{_runs(self.labels)})"
             )
         if max(self.labels.values()) < 128:
             classes = classes.astype("int8")
@@ -260,6 +267,8 @@ def mask_dataset(config, class_names, labels, splits, words):
         MaskFolder([pair for pair in pairs if pair[0].stem not in skip], labels, config.image_size)
         for pairs in splits
     )
+    if not (len(train) and len(test)):
+        raise UserError("data.skip leaves out all images of a split")
     parts = [f"{len(train):,} training and {len(test):,} test images ({words})"]
     if config.image_size:
         parts.append(f"short side {config.image_size}")

@@ -43,10 +43,10 @@ def indexed(classes, colours):
 
     Pixels with IGNORE have the index 255.  There are at most 255 classes.
     """
-    image = Image.fromarray(np.where(classes == IGNORE, 255, classes).astype("uint8"), "P")
+    image = Image.fromarray(np.where(classes == IGNORE, 255, classes).astype("uint8"))
     palette = np.full((256, 3), IGNORED, "uint8")
     palette[: len(colours)] = colours
-    image.putpalette(palette.tobytes())
+    image.putpalette(palette.tobytes())  # which makes a grey image one of indices
     return image
 
 
