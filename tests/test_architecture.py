@@ -29,7 +29,7 @@ ALLOWED = {
     "deploy": {"models", "data", "tasks", "utils"} | PRODUCT,
     "analysis": {"models", "data", "tasks", "deploy", "utils"} | PRODUCT,
     "training": {"models", "data", "tasks", "analysis", "utils"},
-    "tables": {"models", "data", "tasks", "analysis", "training", "utils"},
+    "tables": {"models", "data", "tasks", "analysis", "training", "utils"} | PRODUCT,
     "doctor": {"data", "training", "utils", "__init__"},
 }
 
