@@ -80,6 +80,7 @@ def workspace(root, tmp_path_factory):
         shutil.rmtree(folder / "photos")
         for split in ("train", "val"):
             write_folder(folder / "photos" / split)
+        (folder / "results-of-the-test").mkdir()
         write_camvid(folder / "camvid")
         write_masks(folder / "stopsign_fpn", 8, classes=2, names=["background", "stop sign"])
         write_sirst(folder / "sirst")

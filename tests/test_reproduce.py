@@ -15,6 +15,7 @@ from openaff.utils.interrupt import Stopped
 
 def test_script(known, monkeypatch, capsys, tmp_path, digits_run):
     script = load_script("reproduce_tables.py")
+    monkeypatch.setattr(script, "load_tables", lambda root: known)
 
     def call(*arguments):
         monkeypatch.setattr("sys.argv", ["reproduce_tables.py", *map(str, arguments)])
@@ -125,6 +126,7 @@ def test_a_continued_row_starts_from_the_run_that_it_continues(known, tmp_path, 
 
 def test_a_stopped_row_goes_on_as_it_began(known, monkeypatch, tmp_path):
     script, resumed = load_script("reproduce_tables.py"), []
+    monkeypatch.setattr(script, "load_tables", lambda root: known)
     row = known.row("fusions-resnet8.aff")
     config = recipes.row_config(known, row, "reduced", ["data.root=here"])
     out = tmp_path / "run"
@@ -177,6 +179,7 @@ def test_a_row_is_trained_once_and_recorded(known, monkeypatch, tmp_path, digits
 def test_a_whole_table_is_trained_once(known, monkeypatch, tmp_path, capsys):
     """Seed after seed, in one folder a run; what has a result is skipped, a stop goes on."""
     script, trained = load_script("reproduce_tables.py"), []
+    monkeypatch.setattr(script, "load_tables", lambda root: known)
 
     def train_row(args, catalog, results, row, protocol, seed, out):
         trained.append((row.id, protocol, seed, str(out)))

@@ -401,6 +401,7 @@ def test_a_file_that_is_no_table_is_named(root, tmp_path, change, message):
     [
         (("key: iaff", "key: iaf"), "unknown fusion 'iaf'; did you mean 'iaff'"),
         (("[74.0, 78.6, 79.7, 80.8]", "[74.0]"), "short-skip, add: a figure, or null, for each b"),
+        (("[74.0, 78.6,", "['74,0', 78.6,"), "short-skip, add: '74,0' is no figure"),
         (("key: short-skip", "key: same-layer"), "the id paper-table4.same-layer.add.b1 stands tw"),
         (("key: aff, ", "key: se, "), "run is paper-table4.same-layer.aff.b1, and there is no suc"),
     ],

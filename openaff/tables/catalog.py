@@ -130,6 +130,8 @@ class Group:
             if not len(series.published) == len(self.backbones) == len(self.blocks or [0]):
                 raise ValueError(f"{self.key}, {series.key}: a figure, or null, for each backbone")
             for index, (backbone, published) in enumerate(zip(self.backbones, series.published)):
+                if not isinstance(published, (int, float, type(None))):
+                    raise ValueError(f"{self.key}, {series.key}: {published!r} is no figure")
                 end = f".b{self.blocks[index]}" if self.blocks else ""
                 values = {
                     "id": f"{table}.{self.key}.{series.key}{end}",
@@ -152,7 +154,7 @@ class Group:
                         reduced=None if index else self.reduced,
                         reduced_options={} if index or not self.reduced else series.options,
                     )
-                yield values
+                yield Row(**values)
 
 
 @dataclass(frozen=True)
@@ -249,7 +251,7 @@ def _table(key, values):
     settled = {name: values.pop(name, None) for name in ("metric", "dataset")}
     groups = [_typed(Group, group) for group in values.pop("groups", [])]
     rows = [_typed(Row, {**settled, **row}) for row in values.pop("rows", [])]
-    rows += [_typed(Row, row) for group in groups for row in group.rows(key)]
+    rows += [row for group in groups for row in group.rows(key)]
     counts = [_typed(Count, count) for count in values.pop("counts", [])]
     table = Table(key=key, rows=rows, groups=groups, counts=counts, **values)
     if table.kind not in KINDS:
