@@ -171,7 +171,8 @@ ABOUT = """# The published tables, and ours beside them
 
 `python scripts/reproduce_tables.py --report` writes this page from `configs/tables` (published
 figures) and `results` (ours, each from a file that a run wrote). Ours are of the last epoch:
-nothing is chosen on the test split. A column without a figure is left out. Blank: not run yet.
+nothing is chosen on the test split. A column without a figure is left out. A blank published
+figure: the source does not print it. A blank figure of ours: not run yet.
 
 - One row: `python scripts/reproduce_tables.py --row ID --run --out DIR data.root=DIR` trains it by
   the recipe of the published figure, or goes on with its run folder.
