@@ -12,6 +12,7 @@ The data set "images" is for class folders of your own, "masks" for images with 
 """
 
 import json
+import math
 import pathlib
 
 from openaff.data import DATASETS, load_dataset
@@ -49,7 +50,7 @@ def parse_args():
     parser.add_argument("--per-class", metavar="FILE", help="write each class's figures, as CSV")
     parser.add_argument("--confusion", metavar="FILE", help="write the confusion table, as CSV")
     parser.add_argument(
-        "--batch-size", type=int, default=128, metavar="N", help="images per device (%(default)s)"
+        "--batch-size", type=int, metavar="N", help="images per device (128; of whole maps 8)"
     )
     parser.add_argument("--workers", type=int, metavar="N", help="processes that read images")
     parser.add_argument(
@@ -74,13 +75,15 @@ def ten_crop_size(data):
 
 def several_views(args, net, task):
     """The network as the flags for segmentation ask to see images."""
-    asked = [flag for flag in ("scales", "flip", "tile", "pictures") if getattr(args, flag)]
+    flags = ("scales", "flip", "tile", "pictures")
+    asked = [flag for flag in flags if getattr(args, flag) not in (None, False)]
     if asked and not task.dense:
         raise UserError(f"--{asked[0]} is for segmentation; {task.key} has no maps")
     if args.tile is not None:
         net = Tiled(net, positive_int("--tile", args.tile))
-    if args.scales or args.flip:
-        net = MultiScale(net, parse_scales(args.scales or "1"), args.flip)
+    if args.scales is not None or args.flip:
+        scales = "1" if args.scales is None else args.scales
+        net = MultiScale(net, parse_scales(scales), args.flip)
     return net
 
 
@@ -95,7 +98,15 @@ def by_class(rows):
     """The rows of :meth:`Task.per_class` as lines of a table."""
     *_, last = rows[0]
     width = max(len(row["class"]) for row in rows)
-    return [f"  {row['class']:<{width}}  {last} {row[last]:7.2%}" for row in rows]
+    shown = [f"{row[last]:7.2%}" if math.isfinite(row[last]) else "      -" for row in rows]
+    return [f"  {row['class']:<{width}}  {last} {figure}" for row, figure in zip(rows, shown)]
+
+
+def known_only(value):
+    """The same with None for figures that are not a number, which JSON does not have."""
+    if isinstance(value, dict):
+        return {key: known_only(each) for key, each in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def one_line(result, info, task):
@@ -134,12 +145,18 @@ def main():
     ten_crop = ten_crop_size(data) if args.ten_crop else None
     dataset = load_dataset(data)
     subject = subject_from_arguments(args, data, dataset, devices)
+    if args.run and subject.class_names != tuple(dataset.class_names):
+        raise UserError(
+            f"{args.run} has other classes than the data: {', '.join(subject.class_names[:3])}, "
+            f"..., not {', '.join(dataset.class_names[:3])}, ..."
+        )
     task = load_task(dataset, subject.loss)
     net = TenCrop(subject.net, ten_crop) if ten_crop else subject.net
     net = several_views(args, net, task)
-    if args.pictures and pathlib.Path(args.pictures).exists():
-        raise UserError(f"{args.pictures} exists: take another --pictures, or remove it")
-    measured, meter = evaluate_network(net, dataset, devices, args.batch_size, args.workers, task)
+    if args.pictures is not None and pathlib.Path(args.pictures).exists():
+        raise UserError(f"{args.pictures or '.'} exists: take another --pictures, or remove it")
+    batch_size = args.batch_size or (8 if task.dense else 128)
+    measured, meter = evaluate_network(net, dataset, devices, batch_size, args.workers, task)
     if args.per_class:
         write_per_class(args.per_class, task.per_class(meter.sums))
     if args.confusion:
@@ -162,7 +179,7 @@ def main():
         **provenance(),
     }
     if args.json:
-        print(json.dumps(result, indent=2, ensure_ascii=False))
+        print(json.dumps(known_only(result), indent=2, ensure_ascii=False))
         return
     print(one_line(result, DATASETS[data.name], task))
     if task.dense:

@@ -44,6 +44,10 @@ def parse_args():
     return parser.parse_args()
 
 
+def is_image(path):
+    return path.suffix.lower() in SUFFIXES and path.is_file()
+
+
 def image_files(paths):
     """The paths, with the image files of folders in their place."""
     files = []
@@ -51,11 +55,16 @@ def image_files(paths):
         if not path.is_dir():
             files.append(path)
             continue
-        inside = sorted(each for each in path.iterdir() if each.suffix.lower() in SUFFIXES)
+        inside = sorted(each for each in path.iterdir() if is_image(each))
         if not inside:
             raise UserError(f"the folder {path} holds no images ({', '.join(SUFFIXES)})")
         files += inside
     return files
+
+
+def output_names(path):
+    """The files that a photograph's mask and overlay are written to."""
+    return f"{path.stem}.png", f"{path.stem}-overlay.png"
 
 
 def check_output(args, predictor, files):
@@ -63,10 +72,12 @@ def check_output(args, predictor, files):
     if predictor.task.dense:
         if args.top is not None:
             raise UserError("--top has no effect on a network for segmentation")
-        stems = [path.stem for path in files]
-        twice = sorted({stem for stem in stems if stems.count(stem) > 1})
+        names = [name for path in files for name in output_names(path)]
+        twice = sorted({name for name in names if names.count(name) > 1})
         if args.out and twice:
-            raise UserError(f"two images are named {twice[0]}: predict them into different folders")
+            raise UserError(
+                f"two images would give {twice[0]}: predict them into different folders"
+            )
     elif args.out:
         raise UserError("--out is for networks for segmentation: this one gives labels")
 
@@ -74,11 +85,11 @@ def check_output(args, predictor, files):
 def write_mask(out, path, decoded, colours):
     """Write one photograph's mask and overlay."""
     photo = np.asarray(read_photo(path))
-    pictures = {
-        f"{path.stem}.png": indexed(decoded.classes, colours),
-        f"{path.stem}-overlay.png": Image.fromarray(overlay(photo, decoded.classes, colours)),
-    }
-    for name, picture in pictures.items():
+    pictures = (
+        indexed(decoded.classes, colours),
+        Image.fromarray(overlay(photo, decoded.classes, colours)),
+    )
+    for name, picture in zip(output_names(path), pictures):
         picture.save(out / name)
 
 

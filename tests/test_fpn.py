@@ -328,7 +328,12 @@ def test_float16_casts():
         ("aff_fpn_resnet8", {"dropout": 1}, r"dropout must be a number in \[0, 1\), not 1"),
         ("aff_fpn_resnet8", {"dropout": "a"}, r"dropout must be a number in \[0, 1\), not 'a'"),
         ("aff_fpn_resnet8", {"host_fusion": "af"}, "unknown fusion 'af'"),
-        ("aff_fpn_resnet8", {"first_fused_stage": 5}, "must be 1 to 4 for 3 stages"),
+        ("aff_fpn_resnet8", {"first_fused_stage": 2}, "has no effect: the host has the plain sum"),
+        (
+            "aff_fpn_resnet8",
+            {"first_fused_stage": 5, "host_fusion": "aff"},
+            "must be 1 to 4 for 3 stages",
+        ),
         ("aff_fpn_resnet8", {"reduction": 3}, "64 channels cannot be reduced by 3"),
         ("add_fpn_resnet8", {"reduction": 4}, "reduction=4 has no effect"),
         ("aff_fpn_resnet8", {"num_classes": 0}, "num_classes must be a positive integer"),

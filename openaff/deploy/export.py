@@ -3,6 +3,9 @@
 import json
 import pathlib
 
+import mxnet as mx
+
+from ..tasks import TASKS
 from ..utils.errors import UserError
 from ..utils.files import atomic_folder, sha256, write_json, write_text
 from ..utils.provenance import provenance
@@ -59,7 +62,20 @@ def export_folder(subject, out, formats=FORMATS, batch=None, dtype="float32", ca
         return _write(subject, folder, formats, batch, dtype, calibration)
 
 
+def _check_outputs(subject):
+    """Refuse labels that are not those of the network's outputs."""
+    outputs = subject.net(mx.nd.zeros((1, *subject.input_shape))).shape[1]
+    classes, dense = len(subject.class_names), TASKS[subject.task].dense
+    if outputs < classes and (outputs, classes, dense) != (1, 2, True):
+        raise UserError(f"the network has {outputs} outputs, too few for {classes} classes")
+    if outputs > classes and dense:
+        raise UserError(
+            f"the network has {outputs} outputs, and {subject.dataset} {classes} classes"
+        )
+
+
 def _write(subject, folder, formats, batch, dtype, calibration):
+    _check_outputs(subject)
     name = subject.model
     files, parity = export_symbol(subject.net, folder, name, subject.input_shape)
     parity = {"symbol": parity}

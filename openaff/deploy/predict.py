@@ -13,6 +13,7 @@ from ..utils.errors import UserError, positive_int
 from .export import read_export
 from .onnx_model import network
 
+LARGEST = 1 << 26  # pixels that a network may see of one photograph
 ENGINES = {"mxnet": "-symbol.json", "onnxruntime": ".onnx", "onnxruntime-int8": "-int8.onnx"}
 
 
@@ -60,7 +61,7 @@ class Predictor:
             self._network = network(path)
         _, height, width = self.description["input_shape"]
         ratio = self.description["crop_ratio"]
-        self._short_side = min(height, width)
+        self._short_side = self.description.get("short_side")
         if ratio is not None and height == width:
             self._crop = CenterCrop(height, ratio)  # as in evaluation
         else:
@@ -88,7 +89,8 @@ class Predictor:
         """float32 (N, classes) of a list of images, see :meth:`preprocess`."""
         steps = range(0, len(images), self.batch_size)
         batches = (self.preprocess(images[start : start + self.batch_size]) for start in steps)
-        return np.concatenate([self._network(mx.nd.array(each)).asnumpy() for each in batches])
+        outputs = [self._network(mx.nd.array(each)).asnumpy() for each in batches]
+        return np.concatenate(outputs)[:, : len(self.labels)]
 
     def __call__(self, images, top=5):
         """What the network says of each image, as its task decodes it.
@@ -98,8 +100,8 @@ class Predictor:
         list
             Of classification: for each image its ``top`` most probable labels with their
             probabilities, a list of (str, float).  Of segmentation: for each image a
-            :class:`~openaff.tasks.segmentation.ClassMap` of its size; the network sees it with the
-            short side that the export names.
+            :class:`~openaff.tasks.segmentation.ClassMap` of its size; the network sees it as its
+            evaluation did, with the short side that the export names, if any.
 
         Raises
         ------
@@ -116,8 +118,17 @@ class Predictor:
 
     def _map(self, photo):
         """What a network of any input size says of one photograph, at its size."""
-        scale = self._short_side / min(photo.size)
-        seen = photo.resize([max(1, round(scale * side)) for side in photo.size], Image.BILINEAR)
+        seen = photo
+        if self._short_side:
+            scale = self._short_side / min(photo.size)
+            sides = [max(1, round(scale * side)) for side in photo.size]
+            if sides[0] * sides[1] > LARGEST:
+                raise UserError(
+                    "a photograph of {} x {} is too long to be seen as {} x {}: crop it".format(
+                        *photo.size, *sides
+                    )
+                )
+            seen = photo.resize(sides, Image.BILINEAR)
         outputs = self._network(mx.nd.array(self._normalize(np.asarray(seen)[None]))).asnumpy()
         (decoded,) = self.task.decode(outputs, self.labels)
         return decoded.resized(photo.height, photo.width)

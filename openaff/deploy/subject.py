@@ -7,7 +7,7 @@ from typing import Any, Dict, Optional, Tuple
 
 from ..data import DATASETS, DataConfig, load_dataset
 from ..models.pretrained import PUBLISHED, load_model, load_published
-from ..tasks import check_network
+from ..tasks import TASKS, check_network
 from ..utils.arguments import add_imports
 from ..utils.cli import parse_options
 from ..utils.configs import build, read_yaml
@@ -32,6 +32,7 @@ class Subject:
     crop_ratio: Optional[float] = None  # photographs: the centre's share of the short side
     score: Optional[Dict[str, Any]] = None  # what was measured of it, and how
     loss: Optional[Dict[str, Any]] = None  # options of the loss that it was trained with
+    short_side: Optional[int] = None  # dense tasks: that images are resized to, if any
 
 
 def _run_result(folder):
@@ -87,6 +88,7 @@ def run_subject(folder, ctx=None):
         _crop_ratio(data),
         {key: result[key] for key in keys},
         read_yaml(folder / "config.yaml").get("loss"),
+        _short_side(data),
     )
 
 
@@ -128,7 +130,12 @@ def model_subject(model, params, data, dataset, options=None, ctx=None):
         dataset.mean,
         dataset.std,
         _crop_ratio(data),
+        short_side=_short_side(data),
     )
+
+
+def _short_side(data):
+    return data.image_size if TASKS[DATASETS[data.name].task].dense else None
 
 
 def _crop_ratio(data):
@@ -161,7 +168,16 @@ def add_arguments(parser):
     data.add_argument("--dataset", metavar="NAME", help=f"of --model: {', '.join(DATASETS)}")
     data.add_argument("--labels", metavar="KIND", help="cifar100: fine (default) or coarse")
     data.add_argument("--data", metavar="DIR", help="folder of the data set (CIFAR: Gluon's own)")
-    data.add_argument("--image-size", type=int, metavar="N", help="photographs: pixels (224)")
+    data.add_argument(
+        "--setting",
+        action="append",
+        default=[],
+        metavar="key=value",
+        help="another setting of data, such as lists=idx_427; may be repeated",
+    )
+    data.add_argument(
+        "--image-size", type=int, metavar="N", help="photographs: pixels (224); masks: short side"
+    )
     data.add_argument(
         "--crop-ratio",
         type=float,
@@ -205,8 +221,20 @@ def data_from_arguments(args):
     for key, value in given.items():
         if value is not None:
             setattr(data, key, value)
+    data = _with_settings(data, args.setting)
     check_flags(data)
     return data
+
+
+def _with_settings(data, settings):
+    """The :class:`~openaff.data.DataConfig` with ``key=value`` settings that have no own flag."""
+    flags = [*FLAGS, "labels", "image_size", "crop_ratio"]
+    for setting in settings:
+        key = setting.partition("=")[0]
+        if key in flags:
+            flag = FLAGS.get(key, f"--{key}".replace("_", "-"))
+            raise UserError(f"--setting {setting}: write {flag}")
+    return build(DataConfig, vars(data), settings, "--setting") if settings else data
 
 
 def subject_from_arguments(args, data, dataset=None, ctx=None):

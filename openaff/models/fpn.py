@@ -125,6 +125,11 @@ class FPNOptions:
 
     def __post_init__(self):
         super().__post_init__()
+        if self.host_fusion == "add" and self.first_fused_stage != type(self).first_fused_stage:
+            raise UserError(
+                f"first_fused_stage={self.first_fused_stage!r} has no effect: the host has the "
+                "plain sum; it goes with host_fusion"
+            )
         number = isinstance(self.dropout, (int, float)) and not isinstance(self.dropout, bool)
         if not number or not 0 <= self.dropout < 1:
             raise UserError(f"dropout must be a number in [0, 1), not {self.dropout!r}")

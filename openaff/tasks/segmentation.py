@@ -253,8 +253,8 @@ class ClassMap(NamedTuple):
 class Segmentation(Task):
     """Logits (N, K, H, W) for maps of classes (N, H, W).
 
-    ``loss.name`` is ``cross_entropy`` (the default) or, for two classes, ``soft_iou``, which needs
-    networks of one output.
+    ``loss.name`` is ``cross_entropy`` (the default) or, for two classes, ``soft_iou``, for which
+    networks get one output.
     """
 
     key = "segmentation"
@@ -283,7 +283,14 @@ class Segmentation(Task):
         return 1 if isinstance(self.loss, SoftIoU) else self.classes
 
     def used_outputs(self, outputs):
-        return 1 if outputs == 1 and self.classes == 2 else super().used_outputs(outputs)
+        if outputs == 1 and self.classes == 2:
+            return 1
+        if outputs > self.classes:
+            raise UserError(
+                f"the network has {outputs} outputs for each pixel, but there are {self.classes} "
+                "classes"
+            )
+        return self.classes
 
     @property
     def test_loss(self):
