@@ -54,7 +54,7 @@ def prepare(coco, categories, out):
     ------
     UserError
         ``out`` exists; a file is missing, or not what it should be; a category is unknown, named
-        twice, or in no image of a split; pycocotools is not installed.
+        twice, or in no image of a split; two images have one name; pycocotools is not installed.
     """
     coco, out = pathlib.Path(coco), pathlib.Path(out)
     if out.exists():
@@ -63,6 +63,7 @@ def prepare(coco, categories, out):
     found = {split: _read(coco, name, categories) for split, name in SPLITS.items()}
     for split, images in found.items():
         _check_files(coco / SPLITS[split], images)
+    _check_stems(coco, found)
     with atomic_folder(out) as folder:
         for name in ("images", "masks"):
             (folder / name).mkdir()
@@ -165,6 +166,19 @@ def _check_files(folder, images):
         )
 
 
+def _check_stems(coco, found):
+    """Refuse images whose masks would have one name."""
+    seen = {}
+    for split, images in found.items():
+        for image in images:
+            path = coco / SPLITS[split] / image["file_name"]
+            if path.stem in seen:
+                raise UserError(
+                    f"{seen[path.stem]} and {path} would have one mask, {path.stem}.png: rename one"
+                )
+            seen[path.stem] = path
+
+
 def _write(source, image, folder, decode):
     """Write an image and its mask; the number of pixels of each value."""
     name, height, width = image["file_name"], image["height"], image["width"]
@@ -189,12 +203,24 @@ def _write(source, image, folder, decode):
     if exif.get(_ORIENTATION, 1) != 1:  # annotations are for the file's pixels, readers turn them
         picture.getexif()[_ORIENTATION] = exif[_ORIENTATION]
         picture = ImageOps.exif_transpose(picture)
-    picture.save(folder / "masks" / f"{pathlib.Path(name).stem}.png", optimize=True)
-    try:
-        os.link(source / name, folder / "images" / name)
-    except OSError:  # another file system
-        shutil.copyfile(source / name, folder / "images" / name)
+    with open(folder / "masks" / f"{pathlib.Path(name).stem}.png", "xb") as target:
+        picture.save(target, "PNG", optimize=True)
+    _link(source / name, folder / "images" / name)
     return np.bincount(mask.ravel(), minlength=256)
+
+
+def _link(source, target):
+    """A hard link or, on another file system, a copy; never onto a file that is there.
+
+    What is there may itself be a link to a file of COCO, which a copy would overwrite.
+    """
+    try:
+        os.link(source, target)
+    except FileExistsError:
+        raise
+    except OSError:
+        with open(source, "rb") as original, open(target, "xb") as copy:
+            shutil.copyfileobj(original, copy)
 
 
 def _facts(source, images, categories, counts):
