@@ -230,6 +230,12 @@ def test_camvid(tmp_path):
         load(folder, "camvid", test_split="val")
 
 
+def test_masks_hold_at_most_255_classes(tmp_path):
+    folder = write_masks(tmp_path / "data", names=[str(k) for k in range(255)])
+    save(folder / "masks" / "1.png", np.full((24, 18), 254, "uint8"))
+    assert (load(folder).train.take([0])[1] == 254).all()
+
+
 def test_stopsign_has_its_own_two_classes(tmp_path):
     names = ["background", "stop sign"]
     data = load(write_masks(tmp_path / "data", classes=2, names=names), "stopsign")
@@ -381,6 +387,14 @@ WRONG = {
     "a strange name": (
         lambda f: (f / "classes.txt").write_text("a\nb\x85c\nd\n", encoding="utf-8"),
         r"classes.txt has the name 'b\\x85c', which cannot be printed",
+    ),
+    "a class 255": (
+        lambda f: (f / "classes.txt").write_text("".join(f"{k}\n" for k in range(256))),
+        "classes.txt has 256 names, but masks tell at most 255 classes apart",
+    ),
+    "too many classes": (
+        lambda f: (f / "classes.txt").write_text("".join(f"{k}\n" for k in range(300))),
+        "classes.txt has 300 names, but masks tell at most 255 classes apart",
     ),
     "not UTF-8": (
         lambda f: (f / "classes.txt").write_bytes(b"\xff\n"),

@@ -11,6 +11,7 @@ BINARY = ("background", "target")
 BINARY_LABELS = {0: 0, 1: 1, 255: 1}
 STOPSIGN = ("background", "stop sign")
 TEST_EVERY = 5  # without lists, every fifth image is for testing
+MOST_CLASSES = 255  # 0 to 254, since 255 does not count
 _SAMPLE = 32  # masks to look at, for whether 255 is really what does not count
 
 MASKS = {
@@ -41,6 +42,11 @@ def load_masks(config):
     """
     root = required_root(config, "images/ and masks/")
     names = read_names(root / CLASSES) if (root / CLASSES).exists() else None
+    if names and len(names) > MOST_CLASSES:
+        raise UserError(
+            f"{root / CLASSES} has {len(names)} names, but masks tell at most {MOST_CLASSES} "
+            "classes apart: 255 does not count"
+        )
     lists, words = _split_lists(root, config)
     splits = [find_pairs(root / "images", root / "masks", each) for each in lists]
     labels = class_labels(len(names)) if names else BINARY_LABELS
