@@ -6,7 +6,7 @@ import os
 import numpy as np
 import pytest
 from helpers import load_script
-from mask_files import write_coco
+from mask_files import fifo, write_coco
 from PIL import Image
 
 from openaff import UserError
@@ -155,6 +155,11 @@ def edit(coco, change, split="train"):
     path.write_text(json.dumps(content))
 
 
+def runs(coco, counts):
+    segmentation = {"size": [30, 40], "counts": counts}
+    edit(coco, lambda content: content["annotations"][0].update(segmentation=segmentation))
+
+
 WRONG = {
     "unknown": (lambda coco: None, ["stop sgn"], "no category 'stop sgn'; did you mean 'stop sign"),
     "quite unknown": (
@@ -204,6 +209,41 @@ WRONG = {
         ),
         ["stop sign"],
         "cannot read an object of 000000000001.jpg .KeyError: 'counts'",
+    ),
+    "no height": (
+        lambda coco: edit(coco, lambda content: content["images"][0].pop("height")),
+        ["stop sign"],
+        "train2017.json is not COCO's file of instances .KeyError: 'height'",
+    ),
+    "a height in quotes": (
+        lambda coco: edit(coco, lambda content: content["images"][0].update(height="30")),
+        ["stop sign"],
+        "is not COCO's file of instances .ValueError: 000000000001.jpg has the height '30'",
+    ),
+    "no width": (
+        lambda coco: edit(coco, lambda content: content["images"][0].update(width=0)),
+        ["stop sign"],
+        "is not COCO's file of instances .ValueError: 000000000001.jpg has the width 0",
+    ),
+    "short runs": (
+        lambda coco: runs(coco, [100, 5]),
+        ["stop sign"],
+        "cannot read an object of 000000000001.jpg .ValueError: its run lengths are not for 40 x",
+    ),
+    "long runs": (
+        lambda coco: runs(coco, [100, 5, 9999]),
+        ["stop sign"],
+        "cannot read an object of 000000000001.jpg .ValueError: its run lengths are not for 40 x",
+    ),
+    "negative runs": (
+        lambda coco: runs(coco, [-100, 5, 1295]),
+        ["stop sign"],
+        "cannot read an object of 000000000001.jpg .ValueError: a run length is negative",
+    ),
+    "a pipe": (
+        lambda coco: fifo(coco / "annotations/instances_train2017.json"),
+        ["stop sign"],
+        "instances_train2017.json is not a regular file",
     ),
     "missing images": (
         lambda coco: [(coco / f"train2017/00000000000{k}.jpg").unlink() for k in (2, 6)],

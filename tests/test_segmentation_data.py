@@ -1,11 +1,10 @@
 """Joint transforms, and the data sets of images with masks."""
 
 import io
-import os
 
 import numpy as np
 import pytest
-from mask_files import sample, write_binary, write_camvid, write_masks
+from mask_files import fifo, sample, write_binary, write_camvid, write_masks
 from PIL import Image
 
 from openaff import UserError
@@ -13,6 +12,7 @@ from openaff.data import DATASETS, DataConfig, load_dataset
 from openaff.data.base import ImageSet
 from openaff.data.batches import test_batches as evaluation_batches
 from openaff.data.batches import training_batches
+from openaff.data.image_folder import class_folders, read_photo
 from openaff.data.mask_folder import MaskFolder, class_labels, find_pairs, read_mask
 from openaff.data.transforms import (
     IGNORE,
@@ -333,11 +333,6 @@ def jpeg(path):
     path.write_bytes(content.getvalue())
 
 
-def fifo(path):
-    path.unlink()
-    os.mkfifo(path)
-
-
 WRONG = {
     "no image": (lambda f: (f / "images/2.png").unlink(), "no image for .*masks/2.png in .*images"),
     "no mask": (lambda f: (f / "masks/2.png").unlink(), "no mask for .*images/2.png in .*masks"),
@@ -415,6 +410,16 @@ def test_wrong_files_give_one_line_that_names_them(tmp_path, name):
     with pytest.raises(UserError, match=message) as caught:
         load(folder)
     assert "\n" not in str(caught.value)
+
+
+def test_pipes_are_not_waited_for(tmp_path):
+    folder = write_masks(tmp_path / "data", 2)
+    fifo(folder / "images" / "1.png")
+    with pytest.raises(UserError, match="images/1.png is not a regular file"):
+        read_photo(folder / "images" / "1.png")
+    classes, items = class_folders(folder)
+    assert classes == ["images", "masks"]
+    assert [path.name for path, _ in items] == ["0.png", "0.png", "1.png"]
 
 
 def test_other_errors(tmp_path):

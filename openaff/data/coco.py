@@ -13,7 +13,7 @@ from PIL import Image, ImageOps
 from tqdm import tqdm
 
 from ..utils.errors import UserError, one_line, suggest
-from ..utils.files import atomic_folder, write_json, write_text
+from ..utils.files import atomic_folder, refuse_special, write_json, write_text
 from ..utils.provenance import provenance
 from .image_folder import reading
 from .masks import CLASSES
@@ -97,6 +97,10 @@ def _decoder():
                 return np.zeros((height, width), bool)
             encoded = mask.merge(mask.frPyObjects(polygons, height, width))
         elif isinstance(segmentation["counts"], list):
+            if sum(segmentation["counts"]) != height * width:
+                raise ValueError(f"its run lengths are not for {width} x {height} pixels")
+            if min(segmentation["counts"]) < 0:
+                raise ValueError("a run length is negative")
             encoded = mask.frPyObjects(segmentation, height, width)
         else:
             encoded = segmentation
@@ -108,6 +112,7 @@ def _decoder():
 def _read(coco, name, categories):
     """The images of a split that contain the categories, each with its ``objects``, by name."""
     path = coco / "annotations" / f"instances_{name}.json"
+    refuse_special(path)
     try:
         content = json.loads(path.read_bytes())
         numbers = {each["name"]: each["id"] for each in content["categories"]}
@@ -139,6 +144,9 @@ def _read(coco, name, categories):
             image["objects"].sort(key=lambda each: (not each["crowd"], -each["area"]))
             if pathlib.PurePath(image["file_name"]).name != image["file_name"]:
                 raise ValueError(f"the file name {image['file_name']!r} is a path")
+            for key in ("height", "width"):
+                if type(image[key]) is not int or image[key] < 1:
+                    raise ValueError(f"{image['file_name']} has the {key} {image[key]!r}")
     except UserError:
         raise
     except OSError as error:

@@ -3,12 +3,14 @@
 import contextlib
 import io
 import math
+import os
 import pathlib
 
 import numpy as np
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from ..utils.errors import UserError, one_line
+from ..utils.files import refuse_special
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 MEAN = tuple(value / 255 for value in (123.68, 116.779, 103.939))
@@ -28,10 +30,12 @@ def read_photo(source, name=None):
     Raises
     ------
     UserError
-        The file is missing, empty, truncated, not an image, or too large.
+        The file is missing, empty, truncated, not an image, or too large, or it is a pipe.
     """
     name = name or source
     with reading(name):
+        if not isinstance(source, bytes):
+            refuse_special(source)
         content = source if isinstance(source, bytes) else pathlib.Path(source).read_bytes()
         if not content:
             raise UserError(f"{name} is empty")
@@ -167,9 +171,9 @@ def class_folders(folder):
         raise UserError(f"{folder} holds no class folders: make one folder per class")
     items = []
     for label, name in enumerate(classes):
-        files = sorted(
-            path for path in (folder / name).iterdir() if path.suffix.lower() in SUFFIXES
-        )
+        with os.scandir(folder / name) as entries:  # it knows what is a file without a look at it
+            paths = [pathlib.Path(each) for each in entries if each.is_file() or each.is_symlink()]
+        files = sorted(path for path in paths if path.suffix.lower() in SUFFIXES)
         if not files:
             raise UserError(
                 f"the class folder {folder / name} holds no images ({', '.join(SUFFIXES)}): "

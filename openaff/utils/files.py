@@ -1,4 +1,4 @@
-"""Write files atomically, so that no file is ever half written."""
+"""Write files atomically, so that no file is ever half written; read regular ones alone."""
 
 import contextlib
 import hashlib
@@ -8,6 +8,19 @@ import pathlib
 import tempfile
 
 from .errors import UserError
+
+
+def refuse_special(path):
+    """Refuse what is there and no regular file: to read from a pipe would wait for ever.
+
+    Raises
+    ------
+    UserError
+        It is a folder, a pipe or a device.
+    """
+    path = pathlib.Path(path)
+    if path.exists() and not path.is_file():
+        raise UserError(f"{path} is not a regular file")
 
 
 @contextlib.contextmanager
