@@ -15,13 +15,12 @@ from tqdm import tqdm
 from ..utils.errors import UserError, one_line, suggest
 from ..utils.files import atomic_folder, refuse_special, write_json, write_text
 from ..utils.provenance import provenance
-from .image_folder import reading
+from .image_folder import ORIENTATION, reading
 from .masks import CLASSES
 
 RECORD = "coco.json"
 SPLITS = {"train": "train2017", "test": "val2017"}  # COCO's own test images have no annotations
 CROWD = 255  # in a mask: does not count
-_ORIENTATION = 0x0112  # the tag in EXIF
 
 
 def prepare(coco, categories, out):
@@ -208,8 +207,8 @@ def _write(source, image, folder, decode):
                 f"cannot read an object of {name} ({kind}: {one_line(error)})"
             ) from None
     picture = Image.fromarray(mask)
-    if exif.get(_ORIENTATION, 1) != 1:  # annotations are for the file's pixels, readers turn them
-        picture.getexif()[_ORIENTATION] = exif[_ORIENTATION]
+    if exif.get(ORIENTATION, 1) != 1:  # annotations are for the file's pixels, readers turn them
+        picture.getexif()[ORIENTATION] = exif[ORIENTATION]
         picture = ImageOps.exif_transpose(picture)
     with open(folder / "masks" / f"{pathlib.Path(name).stem}.png", "xb") as target:
         picture.save(target, "PNG", optimize=True)

@@ -3,7 +3,6 @@
 import contextlib
 import io
 import math
-import os
 import pathlib
 
 import numpy as np
@@ -13,6 +12,7 @@ from ..utils.errors import UserError, one_line
 from ..utils.files import refuse_special
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+ORIENTATION = 0x0112  # the tag in EXIF
 MEAN = tuple(value / 255 for value in (123.68, 116.779, 103.939))
 STD = tuple(value / 255 for value in (58.393, 57.12, 57.375))
 
@@ -171,9 +171,9 @@ def class_folders(folder):
         raise UserError(f"{folder} holds no class folders: make one folder per class")
     items = []
     for label, name in enumerate(classes):
-        with os.scandir(folder / name) as entries:  # it knows what is a file without a look at it
-            paths = [pathlib.Path(each) for each in entries if each.is_file() or each.is_symlink()]
-        files = sorted(path for path in paths if path.suffix.lower() in SUFFIXES)
+        files = sorted(
+            path for path in (folder / name).iterdir() if path.suffix.lower() in SUFFIXES
+        )
         if not files:
             raise UserError(
                 f"the class folder {folder / name} holds no images ({', '.join(SUFFIXES)}): "
