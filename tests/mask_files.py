@@ -1,6 +1,7 @@
 """Made-up images with masks for tests, in the layouts that the data sets read."""
 
 import json
+import os
 
 import numpy as np
 from PIL import Image
@@ -37,6 +38,12 @@ def write_binary(folder, count=6, size=(20, 30)):
     for path in (folder / "masks").iterdir():
         Image.fromarray(255 * np.asarray(Image.open(path))).save(path)
     return folder
+
+
+def fifo(path):
+    """Put a pipe in a file's place."""
+    path.unlink()
+    os.mkfifo(path)
 
 
 def write_camvid(folder, count=3, size=(24, 32)):

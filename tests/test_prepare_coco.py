@@ -6,11 +6,12 @@ import os
 import numpy as np
 import pytest
 from helpers import load_script
-from mask_files import write_coco
+from mask_files import fifo, write_coco
 from PIL import Image
 
 from openaff import UserError
 from openaff.data import DataConfig, load_dataset
+from openaff.data.coco import _link
 from openaff.data.transforms import IGNORE
 
 pytest.importorskip("pycocotools.mask", reason="needs the extra [coco]")
@@ -83,15 +84,55 @@ def test_several_categories_and_the_smaller_object_on_top(prepare):
     assert data.class_names == ("background", "person", "stop sign")
 
 
-def test_images_that_cannot_be_linked_are_copied(prepare, coco, monkeypatch):
-    def refuse(*_):
-        raise OSError("another file system")
+def refuse_link(*_):
+    raise OSError("another file system")
 
-    monkeypatch.setattr("openaff.data.coco.os.link", refuse)
+
+def test_images_that_cannot_be_linked_are_copied(prepare, coco, monkeypatch):
+    monkeypatch.setattr("openaff.data.coco.os.link", refuse_link)
     folder, _ = prepare("stop sign")
     photo = folder / "images" / "000000000001.jpg"
     theirs = coco / "train2017" / photo.name
     assert not os.path.samefile(photo, theirs) and photo.read_bytes() == theirs.read_bytes()
+
+
+def rename(coco, split, number, name):
+    """Rename an image of COCO, in the annotations, too."""
+    folder = coco / f"{split}2017"
+    (folder / f"{number:012}.jpg").rename(folder / name)
+
+    def change(content):
+        image = next(each for each in content["images"] if each["id"] == number)
+        image["file_name"] = name
+
+    edit(coco, change, split)
+
+
+@pytest.mark.parametrize(
+    "split, number, name", [("train", 2, "000000000001.png"), ("val", 11, "000000000001.jpg")]
+)
+def test_two_images_of_one_name_are_refused_and_left_alone(
+    prepare, coco, tmp_path, split, number, name
+):
+    rename(coco, split, number, name)
+    before = {path: path.read_bytes() for path in coco.glob("*/0*")}
+    first = "train2017/000000000001.jpg"
+    with pytest.raises(UserError, match=f"{first} and .*{split}2017/{name} would have one mask"):
+        prepare("stop sign")
+    assert {path: path.read_bytes() for path in coco.glob("*/0*")} == before
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("linked", [True, False])
+def test_nothing_is_written_onto_a_file_that_is_there(tmp_path, monkeypatch, linked):
+    for name in "ab":
+        (tmp_path / name).write_text(name)
+    os.link(tmp_path / "a", tmp_path / "target")
+    if not linked:
+        monkeypatch.setattr("openaff.data.coco.os.link", refuse_link)
+    with pytest.raises(FileExistsError):
+        _link(tmp_path / "b", tmp_path / "target")
+    assert (tmp_path / "a").read_text() == "a"
 
 
 def test_masks_turn_with_photographs_that_readers_turn(prepare, coco):
@@ -112,6 +153,11 @@ def edit(coco, change, split="train"):
     content = json.loads(path.read_text())
     change(content)
     path.write_text(json.dumps(content))
+
+
+def runs(coco, counts):
+    segmentation = {"size": [30, 40], "counts": counts}
+    edit(coco, lambda content: content["annotations"][0].update(segmentation=segmentation))
 
 
 WRONG = {
@@ -163,6 +209,41 @@ WRONG = {
         ),
         ["stop sign"],
         "cannot read an object of 000000000001.jpg .KeyError: 'counts'",
+    ),
+    "no height": (
+        lambda coco: edit(coco, lambda content: content["images"][0].pop("height")),
+        ["stop sign"],
+        "train2017.json is not COCO's file of instances .KeyError: 'height'",
+    ),
+    "a height in quotes": (
+        lambda coco: edit(coco, lambda content: content["images"][0].update(height="30")),
+        ["stop sign"],
+        "is not COCO's file of instances .ValueError: 000000000001.jpg has the height '30'",
+    ),
+    "no width": (
+        lambda coco: edit(coco, lambda content: content["images"][0].update(width=0)),
+        ["stop sign"],
+        "is not COCO's file of instances .ValueError: 000000000001.jpg has the width 0",
+    ),
+    "short runs": (
+        lambda coco: runs(coco, [100, 5]),
+        ["stop sign"],
+        "cannot read an object of 000000000001.jpg .ValueError: its run lengths are not for 40 x",
+    ),
+    "long runs": (
+        lambda coco: runs(coco, [100, 5, 9999]),
+        ["stop sign"],
+        "cannot read an object of 000000000001.jpg .ValueError: its run lengths are not for 40 x",
+    ),
+    "negative runs": (
+        lambda coco: runs(coco, [-100, 5, 1295]),
+        ["stop sign"],
+        "cannot read an object of 000000000001.jpg .ValueError: a run length is negative",
+    ),
+    "a pipe": (
+        lambda coco: fifo(coco / "annotations/instances_train2017.json"),
+        ["stop sign"],
+        "instances_train2017.json is not a regular file",
     ),
     "missing images": (
         lambda coco: [(coco / f"train2017/00000000000{k}.jpg").unlink() for k in (2, 6)],

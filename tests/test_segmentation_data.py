@@ -2,10 +2,12 @@
 
 import io
 import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
-from mask_files import sample, write_binary, write_camvid, write_masks
+from mask_files import fifo, sample, write_binary, write_camvid, write_masks
 from PIL import Image
 
 from openaff import UserError
@@ -13,7 +15,9 @@ from openaff.data import DATASETS, DataConfig, load_dataset
 from openaff.data.base import ImageSet
 from openaff.data.batches import test_batches as evaluation_batches
 from openaff.data.batches import training_batches
+from openaff.data.image_folder import read_photo
 from openaff.data.mask_folder import MaskFolder, class_labels, find_pairs, read_mask
+from openaff.data.packing import folder_items
 from openaff.data.transforms import (
     IGNORE,
     ColorJitter,
@@ -24,6 +28,8 @@ from openaff.data.transforms import (
     nearest,
 )
 from openaff.training.config import load_config
+from openaff.utils.configs import build
+from openaff.utils.files import atomic_folder
 
 
 def rng(seed=0):
@@ -196,12 +202,16 @@ def test_binary_masks_lists_and_endings_as_in_sirst(tmp_path):
     ]
     left = load(folder, lists="idx_b", skip=["3"])
     assert len(left.test) == 1 and left.split.endswith(", without 3")
-    with pytest.raises(UserError, match="data.skip: there is no image 33; did you mean '3'"):
+    with pytest.raises(UserError, match="no image 33; did you mean '3'.; a name made of digits n"):
         load(folder, lists="idx_b", skip=["33"])
     with pytest.raises(UserError, match="data.skip leaves out all images of a split"):
         load(folder, lists="idx_b", skip=["1", "3"])
+    (folder / "idx_b" / "train.txt").write_text("2\n2.png\n")
+    with pytest.raises(UserError, match="idx_b/train.txt has the image 2 twice"):
+        load(folder, lists="idx_b")
+    (folder / "idx_b" / "train.txt").write_text("2\n0.png\n")
     (folder / "idx_b" / "test.txt").write_text("0\n")
-    with pytest.raises(UserError, match="^0 is a training and a test image of "):
+    with pytest.raises(UserError, match="images/0.png is a training and a test image$"):
         load(folder, lists="idx_b")
     (folder / "idx_b" / "test.txt").unlink()
     with pytest.raises(UserError, match=r"no .*test.txt: .* \(there: train, trainval, val; see"):
@@ -228,6 +238,12 @@ def test_camvid(tmp_path):
     (folder / "valannot" / "val1.png").unlink()
     with pytest.raises(UserError, match="there is no mask for .*val1.png in .*valannot$"):
         load(folder, "camvid", test_split="val")
+
+
+def test_masks_hold_at_most_255_classes(tmp_path):
+    folder = write_masks(tmp_path / "data", names=[str(k) for k in range(255)])
+    save(folder / "masks" / "1.png", np.full((24, 18), 254, "uint8"))
+    assert (load(folder).train.take([0])[1] == 254).all()
 
 
 def test_stopsign_has_its_own_two_classes(tmp_path):
@@ -321,15 +337,10 @@ def cut_short(path):
     path.write_bytes(path.read_bytes()[:-200])
 
 
-def jpeg(path):
+def lossy(path, kind="JPEG"):
     content = io.BytesIO()
-    Image.open(path).save(content, "JPEG")
+    Image.open(path).save(content, kind)
     path.write_bytes(content.getvalue())
-
-
-def fifo(path):
-    path.unlink()
-    os.mkfifo(path)
 
 
 WRONG = {
@@ -341,7 +352,7 @@ WRONG = {
     ),
     "another size": (
         lambda f: save(f / "masks/2.png", np.zeros((5, 7), "uint8")),
-        r"masks/2.png is 7 x 5, but its image is 30 x 20: .* data.skip=\[2\]",
+        r"masks/2.png is 7 x 5, but its image is 30 x 20: .* \"data.skip=\['2'\]\"",
     ),
     "unknown label": (
         lambda f: save(f / "masks/2.png", np.full((20, 30), 3, "uint8")),
@@ -355,7 +366,11 @@ WRONG = {
         lambda f: save(f / "masks/2.png", np.arange(1800, dtype="uint8").reshape(20, 30, 3)),
         "masks/2.png is in colours: save class numbers",
     ),
-    "a JPEG": (lambda f: jpeg(f / "masks/2.png"), "masks/2.png is a JPEG, which changes labels"),
+    "a JPEG": (
+        lambda f: lossy(f / "masks/2.png"),
+        "masks/2.png is a JPEG, which can change labels",
+    ),
+    "a WebP": (lambda f: lossy(f / "masks/2.png", "WEBP"), "2.png is a WEBP, which can change la"),
     "no image format": (
         lambda f: (f / "images/2.png").write_text("no image"),
         "cannot read the image .*images/2.png: it is not in an image format",
@@ -382,6 +397,14 @@ WRONG = {
         lambda f: (f / "classes.txt").write_text("a\nb\x85c\nd\n", encoding="utf-8"),
         r"classes.txt has the name 'b\\x85c', which cannot be printed",
     ),
+    "a class 255": (
+        lambda f: (f / "classes.txt").write_text("".join(f"{k}\n" for k in range(256))),
+        "classes.txt has 256 names, but masks tell at most 255 classes apart",
+    ),
+    "too many classes": (
+        lambda f: (f / "classes.txt").write_text("".join(f"{k}\n" for k in range(300))),
+        "classes.txt has 300 names, but masks tell at most 255 classes apart",
+    ),
     "not UTF-8": (
         lambda f: (f / "classes.txt").write_bytes(b"\xff\n"),
         "cannot read .*classes.txt: it is not UTF-8",
@@ -401,6 +424,115 @@ def test_wrong_files_give_one_line_that_names_them(tmp_path, name):
     with pytest.raises(UserError, match=message) as caught:
         load(folder)
     assert "\n" not in str(caught.value)
+
+
+def test_pipes_are_not_waited_for(tmp_path):
+    folder = write_masks(tmp_path / "data", 2)
+    fifo(folder / "images" / "1.png")
+    with pytest.raises(UserError, match="images/1.png is not a regular file"):
+        read_photo(folder / "images" / "1.png")
+    with pytest.raises(UserError, match="images/1.png is not a regular file"):
+        folder_items(folder)[1][1].read()
+
+
+def test_names_made_of_digits_are_quoted_in_settings(tmp_path):
+    folder = write_masks(tmp_path / "data")
+    save(folder / "masks" / "1.png", np.zeros((5, 7), "uint8"))
+    for kind in ("images", "masks"):
+        (folder / kind / "1.png").rename(folder / kind / "0003.png")
+    with pytest.raises(UserError, match=r"leave this image out, \"data.skip=\['0003'\]\"$"):
+        load(folder)
+
+    def load_skipping(override):
+        values = {"name": "masks", "root": str(folder)}
+        return load_dataset(build(DataConfig, values, [override]))
+
+    data = load_skipping("skip=['0003']")
+    assert data.split.endswith(", without 0003")
+    for kind in ("images", "masks"):
+        (folder / kind / "3.png").unlink()
+    with pytest.raises(UserError, match="there is no image 3.*a name made of digits needs quotes"):
+        load_skipping("skip=[0003]")
+
+
+def test_lists_that_do_not_fit_are_not_ignored(tmp_path):
+    folder = write_masks(tmp_path / "data")
+    (folder / "README.txt").write_text("not a list\n")
+    assert len(load(folder).test) == 2
+    for name, content in (("trainval", "1\n2\n"), ("val", "3\n")):
+        (folder / f"{name}.txt").write_text(content)
+    with pytest.raises(UserError, match=r"no .*train.txt: .* \(there: README, trainval, val; see"):
+        load(folder)
+    (folder / "lists").mkdir()
+    for name in ("trainval", "val"):
+        (folder / f"{name}.txt").rename(folder / "lists" / f"{name}.txt")
+    with pytest.raises(UserError, match="has lists of images in lists: name one, data.lists=lists"):
+        load(folder)
+
+
+def test_an_image_is_in_trainval_once(tmp_path):
+    folder = write_masks(tmp_path / "data")
+    for name, content in (("train", "1\n2\n"), ("val", "3\n2\n"), ("test", "4\n")):
+        (folder / f"{name}.txt").write_text(content)
+    assert len(load(folder).train) == 2
+    with pytest.raises(UserError, match="train.txt and .*val.txt have the image 2 twice"):
+        load(folder, train_split="trainval")
+
+
+def test_a_mask_is_for_one_image(tmp_path):
+    folder = write_masks(tmp_path / "data", 6, ((20, 30),))
+    (folder / "images" / "2.png").rename(folder / "images" / "1_mask.png")
+    (folder / "masks" / "1.png").unlink()
+    (folder / "masks" / "2.png").rename(folder / "masks" / "1_mask.png")
+    with pytest.raises(UserError, match="1_mask.png is the mask of 1.png and of 1_mask.png: ren"):
+        load(folder)
+    (folder / "train.txt").write_text("1\n")
+    (folder / "test.txt").write_text("1_mask\n")
+    with pytest.raises(UserError, match="masks/1_mask.png is a training and a test mask"):
+        load(folder)
+
+
+@pytest.mark.parametrize("early", [0, 255])
+def test_masks_of_background_and_255_come_first(tmp_path, early):
+    folder = write_masks(tmp_path / "data", 60, ((6, 6),))
+    masks = sorted((folder / "masks").iterdir(), key=lambda path: path.stem)
+    for number, path in enumerate(masks):
+        if number != 44:  # not in a sample
+            save(path, np.full((6, 6), early if number < 50 else 255, "uint8"))
+    save(masks[44], np.full((6, 6), 1, "uint8"))
+    assert len(load(folder).train) == 48
+    save(masks[44], np.zeros((6, 6), "uint8"))
+    with pytest.raises(UserError, match="hold 0 and 255 alone"):
+        load(folder)
+
+
+def test_camvid_has_a_name_in_two_folders(tmp_path):
+    folder = write_camvid(tmp_path / "data")
+    for kind in ("", "annot"):
+        (folder / f"test{kind}" / "test0.png").rename(folder / f"test{kind}" / "train0.png")
+    assert load(folder, "camvid").test.names == ["test1", "test2", "train0"]
+
+
+def test_a_failed_folder_leaves_no_folders_above(tmp_path):
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(KeyError), atomic_folder(tmp_path / "mine" / "a" / "b" / "out"):
+        raise KeyError
+    assert [path.name for path in tmp_path.rglob("*")] == ["mine"]
+    with pytest.raises(KeyError), atomic_folder(tmp_path / "mine" / "a" / "b" / "out"):
+        (tmp_path / "mine" / "a" / "theirs").touch()
+        raise KeyError
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["a", "mine", "theirs"]
+
+
+def test_text_is_written_as_utf8(tmp_path):
+    code = (
+        "import sys; from openaff.utils.files import write_text; write_text(sys.argv[1], '\\xe9')"
+    )
+    command = [sys.executable, "-X", "utf8=0", "-c", code, str(tmp_path / "text")]
+    path = os.pathsep.join(sys.path)
+    ascii_only = {**os.environ, "LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONPATH": path}
+    subprocess.run(command, env=ascii_only, check=True)
+    assert (tmp_path / "text").read_bytes() == "é".encode()
 
 
 def test_other_errors(tmp_path):
@@ -425,7 +557,8 @@ def test_other_errors(tmp_path):
         load(binary)
     (binary / "classes.txt").unlink()
     save(binary / "masks" / "2.png", np.full((20, 30), 2, "uint8"))
-    with pytest.raises(UserError, match=r"unknown label 2 \(known: 0 to 1, 255\)"):
+    unknown = r"unknown label 2 \(known: 0 to 1, 255\); masks with class numbers need classes.txt$"
+    with pytest.raises(UserError, match=unknown):
         load(binary)
 
 

@@ -13,15 +13,14 @@ from PIL import Image, ImageOps
 from tqdm import tqdm
 
 from ..utils.errors import UserError, one_line, suggest
-from ..utils.files import atomic_folder, write_json, write_text
+from ..utils.files import atomic_folder, refuse_special, write_json, write_text
 from ..utils.provenance import provenance
-from .image_folder import reading
+from .image_folder import ORIENTATION, reading
 from .masks import CLASSES
 
 RECORD = "coco.json"
 SPLITS = {"train": "train2017", "test": "val2017"}  # COCO's own test images have no annotations
 CROWD = 255  # in a mask: does not count
-_ORIENTATION = 0x0112  # the tag in EXIF
 
 
 def prepare(coco, categories, out):
@@ -54,7 +53,7 @@ def prepare(coco, categories, out):
     ------
     UserError
         ``out`` exists; a file is missing, or not what it should be; a category is unknown, named
-        twice, or in no image of a split; pycocotools is not installed.
+        twice, or in no image of a split; two images have one name; pycocotools is not installed.
     """
     coco, out = pathlib.Path(coco), pathlib.Path(out)
     if out.exists():
@@ -63,6 +62,7 @@ def prepare(coco, categories, out):
     found = {split: _read(coco, name, categories) for split, name in SPLITS.items()}
     for split, images in found.items():
         _check_files(coco / SPLITS[split], images)
+    _check_stems(coco, found)
     with atomic_folder(out) as folder:
         for name in ("images", "masks"):
             (folder / name).mkdir()
@@ -96,6 +96,10 @@ def _decoder():
                 return np.zeros((height, width), bool)
             encoded = mask.merge(mask.frPyObjects(polygons, height, width))
         elif isinstance(segmentation["counts"], list):
+            if sum(segmentation["counts"]) != height * width:
+                raise ValueError(f"its run lengths are not for {width} x {height} pixels")
+            if min(segmentation["counts"]) < 0:
+                raise ValueError("a run length is negative")
             encoded = mask.frPyObjects(segmentation, height, width)
         else:
             encoded = segmentation
@@ -107,6 +111,7 @@ def _decoder():
 def _read(coco, name, categories):
     """The images of a split that contain the categories, each with its ``objects``, by name."""
     path = coco / "annotations" / f"instances_{name}.json"
+    refuse_special(path)
     try:
         content = json.loads(path.read_bytes())
         numbers = {each["name"]: each["id"] for each in content["categories"]}
@@ -138,6 +143,9 @@ def _read(coco, name, categories):
             image["objects"].sort(key=lambda each: (not each["crowd"], -each["area"]))
             if pathlib.PurePath(image["file_name"]).name != image["file_name"]:
                 raise ValueError(f"the file name {image['file_name']!r} is a path")
+            for key in ("height", "width"):
+                if type(image[key]) is not int or image[key] < 1:
+                    raise ValueError(f"{image['file_name']} has the {key} {image[key]!r}")
     except UserError:
         raise
     except OSError as error:
@@ -165,6 +173,19 @@ def _check_files(folder, images):
         )
 
 
+def _check_stems(coco, found):
+    """Refuse images whose masks would have one name."""
+    seen = {}
+    for split, images in found.items():
+        for image in images:
+            path = coco / SPLITS[split] / image["file_name"]
+            if path.stem in seen:
+                raise UserError(
+                    f"{seen[path.stem]} and {path} would have one mask, {path.stem}.png: rename one"
+                )
+            seen[path.stem] = path
+
+
 def _write(source, image, folder, decode):
     """Write an image and its mask; the number of pixels of each value."""
     name, height, width = image["file_name"], image["height"], image["width"]
@@ -186,15 +207,27 @@ def _write(source, image, folder, decode):
                 f"cannot read an object of {name} ({kind}: {one_line(error)})"
             ) from None
     picture = Image.fromarray(mask)
-    if exif.get(_ORIENTATION, 1) != 1:  # annotations are for the file's pixels, readers turn them
-        picture.getexif()[_ORIENTATION] = exif[_ORIENTATION]
+    if exif.get(ORIENTATION, 1) != 1:  # annotations are for the file's pixels, readers turn them
+        picture.getexif()[ORIENTATION] = exif[ORIENTATION]
         picture = ImageOps.exif_transpose(picture)
-    picture.save(folder / "masks" / f"{pathlib.Path(name).stem}.png", optimize=True)
-    try:
-        os.link(source / name, folder / "images" / name)
-    except OSError:  # another file system
-        shutil.copyfile(source / name, folder / "images" / name)
+    with open(folder / "masks" / f"{pathlib.Path(name).stem}.png", "xb") as target:
+        picture.save(target, "PNG", optimize=True)
+    _link(source / name, folder / "images" / name)
     return np.bincount(mask.ravel(), minlength=256)
+
+
+def _link(source, target):
+    """A hard link or, on another file system, a copy; never onto a file that is there.
+
+    What is there may itself be a link to a file of COCO, which a copy would overwrite.
+    """
+    try:
+        os.link(source, target)
+    except FileExistsError:
+        raise
+    except OSError:
+        with open(source, "rb") as original, open(target, "xb") as copy:
+            shutil.copyfileobj(original, copy)
 
 
 def _facts(source, images, categories, counts):

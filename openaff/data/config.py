@@ -21,8 +21,8 @@ class DataConfig(Section):
     crop_padding: Optional[int] = None  # small images: pixels of zeros on every side, default 4
     image_size: Optional[int] = None  # photographs: pixels, default 224; masks: the short side
     crop_ratio: Optional[float] = None  # centre crop / short side, 0.875; photographs only
-    jitter: Optional[float] = None  # brightness, contrast, saturation; photographs only
-    pca_noise: Optional[float] = None  # deviation of the colour noise; photographs only
+    jitter: Optional[float] = None  # brightness, contrast, saturation; not CIFAR, digits
+    pca_noise: Optional[float] = None  # deviation of the colour noise; photographs, masks
     scale_range: Optional[List[float]] = None  # masks: random scale, smallest and largest factor
     crop_size: Optional[int] = None  # masks: side of the random square; null: whole images
     lists: Optional[str] = None  # masks: folder of the split lists, below root

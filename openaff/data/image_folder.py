@@ -9,8 +9,10 @@ import numpy as np
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from ..utils.errors import UserError, one_line
+from ..utils.files import refuse_special
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+ORIENTATION = 0x0112  # the tag in EXIF
 MEAN = tuple(value / 255 for value in (123.68, 116.779, 103.939))
 STD = tuple(value / 255 for value in (58.393, 57.12, 57.375))
 
@@ -28,10 +30,12 @@ def read_photo(source, name=None):
     Raises
     ------
     UserError
-        The file is missing, empty, truncated, not an image, or too large.
+        The file is missing, empty, truncated, not an image, or too large, or it is a pipe.
     """
     name = name or source
     with reading(name):
+        if not isinstance(source, bytes):
+            refuse_special(source)
         content = source if isinstance(source, bytes) else pathlib.Path(source).read_bytes()
         if not content:
             raise UserError(f"{name} is empty")

@@ -7,10 +7,11 @@ from PIL import Image
 
 from ..utils.errors import UserError, suggest
 from .base import Dataset
-from .image_folder import MEAN, STD, SUFFIXES, read_photo, reading
+from .image_folder import MEAN, ORIENTATION, STD, SUFFIXES, read_photo, reading
 from .transforms import IGNORE, nearest
 
 IN_MEMORY = 1 << 29  # bytes of pixels that a set may keep, by default
+LOSSY = ("JPEG", "MPO", "WEBP")  # formats that no mask may have; MPO is several JPEGs in a file
 ENDINGS = ("", "_mask", "_pixels0")  # a mask's name is its image's, with one of these
 SETTINGS = (  # of DataConfig, for data sets of such files
     "root",
@@ -25,7 +26,6 @@ SETTINGS = (  # of DataConfig, for data sets of such files
 )
 _UNKNOWN = -2  # in a table of labels
 _OTHER = 256  # the table's entry for values above 255
-_ORIENTATION = 0x0112  # the tag in EXIF
 
 
 class MaskFolder:
@@ -43,6 +43,8 @@ class MaskFolder:
         Images and masks are resized until their short side has so many pixels.
     in_memory : int
         A set of at most so many bytes of pixels is read once.
+    advice : str
+        What to say at an unknown label, after its message.
 
     Attributes
     ----------
@@ -60,9 +62,10 @@ class MaskFolder:
 
     costly = True  # to read, or to scale: worth more workers
 
-    def __init__(self, pairs, labels, short_side=None, in_memory=IN_MEMORY):
+    def __init__(self, pairs, labels, short_side=None, in_memory=IN_MEMORY, advice=""):
         self.pairs = pairs
         self.labels = labels
+        self.advice = advice
         self.short_side = short_side
         self._table = np.full(_OTHER + 1, _UNKNOWN, "int16")
         for value, label in labels.items():
@@ -108,7 +111,7 @@ class MaskFolder:
         if unknown.size:
             raise UserError(
                 f"the mask {mask_path} has the unknown label {unknown[0]} (known: "
-                f"{_runs(self.labels)})"
+                f"{_runs(self.labels)}){self.advice}"
             )
         if max(self.labels.values()) < 128:
             classes = classes.astype("int8")
@@ -131,14 +134,14 @@ def _size(path, mask_path):
     sizes = []
     for each in (path, mask_path):
         with reading(each), Image.open(each) as image:
-            turned = image.info.get("exif") and image.getexif().get(_ORIENTATION, 1) > 4
+            turned = image.info.get("exif") and image.getexif().get(ORIENTATION, 1) > 4
             sizes.append(image.size if turned and each == path else image.size[::-1])
     if sizes[0] != sizes[1]:
         (height, width), (mask_height, mask_width) = sizes
         name = pathlib.Path(path).stem
         raise UserError(
             f"the mask {mask_path} is {mask_width} x {mask_height}, but its image is {width} x "
-            f"{height}: mend one of them, or leave this image out, data.skip=[{name}]"
+            f"{height}: mend one of them, or leave this image out, \"data.skip=['{name}']\""
         )
     return sizes[0]
 
@@ -163,11 +166,14 @@ def read_mask(path):
     Raises
     ------
     UserError
-        The file cannot be read, is a JPEG, which changes values, or is really in colours.
+        The file cannot be read, is a JPEG or WebP, which can change values, or is really in
+        colours.
     """
     with reading(path), Image.open(path) as image:
-        if image.format == "JPEG":
-            raise UserError(f"the mask {path} is a JPEG, which changes labels: save it as PNG")
+        if image.format in LOSSY:
+            raise UserError(
+                f"the mask {path} is a {image.format}, which can change labels: save it as PNG"
+            )
         image.load()
         values, colours = np.asarray(image), len(image.getbands()) // 3 * 3 or 1
     if values.ndim == 3:
@@ -195,21 +201,27 @@ def find_pairs(images, masks, names=None):
     Raises
     ------
     UserError
-        A folder, an image or a mask is missing, or a name stands for two files.
+        A folder, an image or a mask is missing, a name stands for two files, or a mask for
+        two images.
     """
     images_by_name, masks_by_name = _by_name(images), _by_name(masks)
-    pairs, without, used = [], [], set()
+    pairs, without, used = [], [], {}
     for name in sorted(images_by_name) if names is None else names:
         mask = next((name + end for end in ENDINGS if name + end in masks_by_name), None)
         if name not in images_by_name:
             without.append(f"there is no image {images / name}")
         elif mask is None:
             without.append(f"there is no mask for {images_by_name[name]} in {masks}")
+        elif mask in used:
+            raise UserError(
+                f"{masks_by_name[mask]} is the mask of {images_by_name[used[mask]].name} and of "
+                f"{images_by_name[name].name}: rename one image, or add its mask"
+            )
         else:
-            used.add(mask)
+            used[mask] = name
             pairs.append((images_by_name[name], masks_by_name[mask]))
     if names is None:
-        unused = sorted(set(masks_by_name) - used)
+        unused = sorted(set(masks_by_name) - set(used))
         without += [f"there is no image for {masks_by_name[name]} in {images}" for name in unused]
     if without:
         more = f" (and {len(without) - 1} more are missing)" if len(without) > 1 else ""
@@ -232,7 +244,7 @@ def _by_name(folder):
     return found
 
 
-def mask_dataset(config, class_names, labels, splits, words):
+def mask_dataset(config, class_names, labels, splits, words, advice=""):
     """The :class:`~openaff.data.Dataset` of images with masks.
 
     Parameters
@@ -247,6 +259,8 @@ def mask_dataset(config, class_names, labels, splits, words):
         The pairs of the training and of the test split.
     words : str
         Where the split comes from.
+    advice : str
+        See :class:`MaskFolder`.
 
     Raises
     ------
@@ -256,15 +270,23 @@ def mask_dataset(config, class_names, labels, splits, words):
     """
     skip = set(config.skip or ())
     names = [[image.stem for image, _ in pairs] for pairs in splits]
-    both = sorted(set(names[0]) & set(names[1]))
-    if both:
-        raise UserError(f"{both[0]} is a training and a test image of {config.root}")
+    for kind, (ours, theirs) in zip(("image", "mask"), zip(*(zip(*pairs) for pairs in splits))):
+        both = sorted(set(ours) & set(theirs))
+        if both:
+            raise UserError(f"{both[0]} is a training and a test {kind}")
     for name in sorted(skip - {*names[0], *names[1]}):
+        digits = "; a name made of digits needs quotes, \"data.skip=['0001']\""
         raise UserError(
             f"data.skip: there is no image {name}{suggest(name, [*names[0], *names[1]])}"
+            f"{digits if name.isdigit() else ''}"
         )
     train, test = (
-        MaskFolder([pair for pair in pairs if pair[0].stem not in skip], labels, config.image_size)
+        MaskFolder(
+            [pair for pair in pairs if pair[0].stem not in skip],
+            labels,
+            config.image_size,
+            advice=advice,
+        )
         for pairs in splits
     )
     if not (len(train) and len(test)):

@@ -1,6 +1,11 @@
 """One's own images with masks, SIRST and StopSign: ``images/``, ``masks/`` and split lists."""
 
+import collections
+
+import numpy as np
+
 from ..utils.errors import UserError
+from ..utils.files import refuse_special
 from .base import Labels, register_dataset
 from .image_folder import MEAN, STD, SUFFIXES
 from .mask_folder import SETTINGS, class_labels, find_pairs, mask_dataset, required_root
@@ -10,7 +15,9 @@ CLASSES = "classes.txt"
 BINARY = ("background", "target")
 BINARY_LABELS = {0: 0, 1: 1, 255: 1}
 STOPSIGN = ("background", "stop sign")
+SPLITS = ("train", "val", "trainval", "test")
 TEST_EVERY = 5  # without lists, every fifth image is for testing
+MOST_CLASSES = 255  # 0 to 254, since 255 does not count
 _SAMPLE = 32  # masks to look at, for whether 255 is really what does not count
 
 MASKS = {
@@ -41,10 +48,16 @@ def load_masks(config):
     """
     root = required_root(config, "images/ and masks/")
     names = read_names(root / CLASSES) if (root / CLASSES).exists() else None
+    if names and len(names) > MOST_CLASSES:
+        raise UserError(
+            f"{root / CLASSES} has {len(names)} names, but masks tell at most {MOST_CLASSES} "
+            "classes apart: 255 does not count"
+        )
     lists, words = _split_lists(root, config)
     splits = [find_pairs(root / "images", root / "masks", each) for each in lists]
     labels = class_labels(len(names)) if names else BINARY_LABELS
-    dataset = mask_dataset(config, names or BINARY, labels, splits, words)
+    advice = "" if names else f"; masks with class numbers need {CLASSES}"
+    dataset = mask_dataset(config, names or BINARY, labels, splits, words, advice)
     if names:
         _check_ignored(dataset.train, root)
     return dataset
@@ -73,8 +86,7 @@ def read_names(path):
     UserError
         The file cannot be read or is empty, or a name stands there twice or cannot be printed.
     """
-    if not path.is_file():  # such as a pipe, which would be waited for
-        raise UserError(f"{path} is not a file")
+    refuse_special(path)
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
@@ -95,8 +107,8 @@ def _split_lists(root, config):
     """The image names of training and test split, and where they come from, in words."""
     folder = root / (config.lists or "")
     wanted = (config.train_split or "train", config.test_split or "test")
-    if not (config.lists or any((folder / f"{split}.txt").exists() for split in wanted)):
-        below = sorted(path.parent.name for path in root.glob("*/train.txt"))
+    if not (config.lists or any((folder / f"{split}.txt").exists() for split in SPLITS)):
+        below = sorted({path.parent.name for name in SPLITS for path in root.glob(f"*/{name}.txt")})
         if below:
             raise UserError(
                 f"{root} has lists of images in {' and '.join(below)}: name one, "
@@ -120,16 +132,25 @@ def _split_lists(root, config):
 
 
 def _read_list(folder, split):
+    """The images of a split, without their endings; none twice."""
     path = folder / f"{split}.txt"
     if split == "trainval" and not path.exists():
-        return _read_list(folder, "train") + _read_list(folder, "val")
+        names = _read_list(folder, "train") + _read_list(folder, "val")
+        return _once(names, f"{folder / 'train.txt'} and {folder / 'val.txt'} have")
     if not path.exists():
         there = sorted(each.stem for each in folder.glob("*.txt") if each.name != CLASSES)
         raise UserError(
             f"there is no {path}: it names the images of the split {split} (there: "
             f"{', '.join(there) or 'none'}; see data.train_split and data.test_split)"
         )
-    return [_without_ending(name) for name in read_names(path)]
+    return _once([_without_ending(name) for name in read_names(path)], f"{path} has")
+
+
+def _once(names, where):
+    twice = [name for name, count in collections.Counter(names).items() if count > 1]
+    if twice:
+        raise UserError(f"{where} the image {twice[0]} twice")
+    return names
 
 
 def _without_ending(name):
@@ -139,8 +160,14 @@ def _without_ending(name):
 
 def _check_ignored(train, root):
     """Refuse binary masks of 0 and 255 where 255 stands for what does not count."""
-    _, maps = train.take(range(min(len(train), _SAMPLE)))
-    if all((each <= 0).all() for each in maps) and any((each == IGNORE).any() for each in maps):
+
+    def maps(indices):
+        return (train.take([index])[1][0] for index in indices)
+
+    sample = np.linspace(0, len(train) - 1, min(len(train), _SAMPLE)).astype(int)
+    if not any((each == IGNORE).any() for each in maps(sample)):
+        return
+    if not any((each > 0).any() for part in (sample, range(len(train))) for each in maps(part)):
         raise UserError(
             f"the masks of {root} hold 0 and 255 alone, and with {CLASSES} 255 does not count: "
             f"write class numbers into the masks or, if they are binary, remove {CLASSES}"

@@ -18,7 +18,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from ..utils.errors import UserError
-from ..utils.files import atomic, sha256, write_json
+from ..utils.files import atomic, refuse_special, sha256, write_json
 from .image_folder import class_folders, read_photo
 from .records import MANIFEST, read_manifest
 
@@ -39,6 +39,7 @@ class Item:
     label: int
 
     def read(self):
+        refuse_special(self.path)
         try:
             with open(self.path, "rb") as source:
                 source.seek(self.offset)

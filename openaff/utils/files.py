@@ -1,4 +1,4 @@
-"""Write files atomically, so that no file is ever half written."""
+"""Write files atomically, so that no file is ever half written; read regular ones alone."""
 
 import contextlib
 import hashlib
@@ -8,6 +8,21 @@ import pathlib
 import tempfile
 
 from .errors import UserError
+
+
+def refuse_special(path):
+    """Refuse a pipe or a device, since to read from it may wait for ever.
+
+    A folder, or nothing, gives an error when it is read.
+
+    Raises
+    ------
+    UserError
+        It is a pipe, a socket or a device.
+    """
+    path = pathlib.Path(path)
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise UserError(f"{path} is not a regular file")
 
 
 @contextlib.contextmanager
@@ -32,7 +47,7 @@ def atomic(path):
 def atomic_folder(path):
     """Yield a temporary folder beside ``path``, which becomes it if the block succeeds.
 
-    Folders above are made.
+    Folders above are made, and removed if the block fails.
 
     Raises
     ------
@@ -42,17 +57,24 @@ def atomic_folder(path):
     path = pathlib.Path(path)
     if path.exists():
         raise UserError(f"{path} exists: name another folder, or remove it")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=str(path.parent), prefix=path.name + ".") as temporary:
-        folder = pathlib.Path(temporary) / "folder"
-        folder.mkdir()
-        yield folder
-        os.rename(folder, path)
+    new = [each for each in path.parents if not each.exists()]  # the deepest first
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=str(path.parent), prefix=path.name + ".") as temporary:
+            folder = pathlib.Path(temporary) / "folder"
+            folder.mkdir()
+            yield folder
+            os.rename(folder, path)
+    except BaseException:
+        for each in new:
+            with contextlib.suppress(OSError):  # it is not empty
+                each.rmdir()
+        raise
 
 
 def write_text(path, text):
     with atomic(path) as temporary:
-        temporary.write_text(text)
+        temporary.write_text(text, encoding="utf-8")
 
 
 def write_json(path, value):
