@@ -5,8 +5,8 @@
     python scripts/reproduce_tables.py --table paper-table4
     python scripts/reproduce_tables.py --row paper-table4.short-skip.aff.b1 --run \\
         --protocol reduced --out runs/aff data.root=DIR
-    python scripts/reproduce_tables.py --table paper-table4 --group short-skip --run \\
-        --protocol reduced --seeds 0,1,2 data.root=DIR
+    python scripts/reproduce_tables.py --table paper-table4 --run --protocol reduced \\
+        --seeds 0,1,2 cifar100.root=DIR camvid.root=DIR
     python scripts/reproduce_tables.py --report
 
 --run trains a row, or goes on with its run folder, and then copies the result to results/, which
@@ -53,7 +53,10 @@ def parse_args():
     )
     parser.add_argument("--results", metavar="DIR", help="of all results (results, in the clone)")
     parser.add_argument(
-        "overrides", nargs="*", metavar="data.KEY=VALUE", help="where --run finds its data"
+        "overrides",
+        nargs="*",
+        metavar="data.KEY=VALUE",
+        help="where --run finds its data; of a table on several data sets, camvid.root=DIR and so on",
     )
     return parser.parse_intermixed_args()
 
@@ -78,13 +81,11 @@ def run_table(args, catalog, results):
     rows = {row.run: row for row in chosen_rows(args, catalog) if row.reduced}
     if not rows:
         raise UserError(f"no row of {args.table} has a reduced form: --list shows which have one")
-    datasets = {recipes.row_config(catalog, row, "reduced").data.name for row in rows.values()}
-    if len(datasets) > 1:
-        raise UserError(
-            f"{args.table} needs {' and '.join(sorted(datasets))}: name one --group and its data"
-        )
+    data = {run: recipes.row_config(catalog, row, "reduced").data.name for run, row in rows.items()}
+    overrides = settings_by_dataset(args, sorted(set(data.values())))
     jobs = [(row, seed) for seed in parse_seeds(args.seeds) for row in rows.values()]
     for number, (row, seed) in enumerate(jobs, start=1):
+        args.overrides = overrides[data[row.run]]
         path = table_results.result_path(results, row, "reduced", seed)
         title = f"[{number}/{len(jobs)}] {row.id}, seed {seed}"
         if path.exists():
@@ -93,6 +94,23 @@ def run_table(args, catalog, results):
         print(title, flush=True)
         out = recipes.reduced_folder(row, seed, "runs/reduced" if args.out is None else args.out)
         print("written", train_row(args, catalog, results, row, "reduced", seed, out))
+
+
+def settings_by_dataset(args, datasets):
+    """Data set -> its overrides as ``data.KEY=VALUE``, of ``data.`` or ``DATASET.KEY=VALUE``."""
+    found = {name: [] for name in datasets}
+    for override in args.overrides:
+        name, _, setting = override.partition(".")
+        if name == "data" and len(datasets) == 1:
+            name = datasets[0]
+        if name not in found:
+            roots = " ".join(f"{each}.root=DIR" for each in datasets)
+            raise UserError(
+                f"{override}: {args.table} is on {' and '.join(datasets)}: write {roots}, or name "
+                "one --group"
+            )
+        found[name].append(f"data.{setting}")
+    return found
 
 
 def parse_seeds(text):

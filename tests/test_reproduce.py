@@ -50,7 +50,15 @@ def test_script(known, monkeypatch, capsys, tmp_path, digits_run):
         (("--table", "paper-table4", "--group", "skip"), "paper-table4 has no group 'skip': same-"),
         (("--table", "paper-table4", "--run"), "--table --run needs --protocol reduced"),
         (("--table", "paper-table5", *reduced), "no row of paper-table5 has a reduced form"),
-        (("--table", "paper-table4", *reduced), "needs camvid and cifar100: name one --group"),
+        (
+            ("--table", "paper-table4", *reduced, "data.root=x"),
+            "data.root=x: paper-table4 is on camvid and cifar100: write camvid.root=DIR cifar100.",
+        ),
+        (
+            ("--table", "paper-table6", *reduced, "camvid.root=x"),
+            "paper-table6 is on cifar100: wri",
+        ),
+        (("--table", "paper-table6", *reduced, "data.flip=false"), "would be another protocol: on"),
         (("--table", "paper-table6", *reduced, "--seed", "1"), "--seed has no effect with --table"),
         (("--table", "paper-table6", *reduced, "--seeds", "0,x"), "--seeds '0,x': write numbers"),
         (("--table", "paper-table6", *reduced, "--seeds", "0,0"), "a seed stands twice"),
@@ -182,6 +190,7 @@ def test_a_whole_table_is_trained_once(known, monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(script, "load_tables", lambda root: known)
 
     def train_row(args, catalog, results, row, protocol, seed, out):
+        assert args.overrides == ["data.root=here"]
         trained.append((row.id, protocol, seed, str(out)))
         path = table_results.result_path(results, row, protocol, seed)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -192,7 +201,7 @@ def test_a_whole_table_is_trained_once(known, monkeypatch, tmp_path, capsys):
 
     monkeypatch.setattr(script, "train_row", train_row)
     command = ["x", "--table", "paper-table6", "--run", "--protocol", "reduced"]
-    command += ["--seeds", "0,1", "--results", str(tmp_path)]
+    command += ["--seeds", "0,1", "--results", str(tmp_path), "cifar100.root=here"]
     monkeypatch.setattr("sys.argv", command)
     with pytest.raises(Stopped):
         script.main()

@@ -178,9 +178,9 @@ figure: the source does not print it. A blank figure of ours: not run yet.
   the recipe of the published figure, or goes on with its run folder.
 - `--protocol reduced` trains a row's reduced form, which two CPU cores can finish. The columns
   "ours, reduced" are of it. Do not compare them with published figures.
-- A whole table: `python scripts/reproduce_tables.py --table paper-table4 --group short-skip --run
-  --protocol reduced --seeds 0,1,2 data.root=DIR`. It skips what is there. Stopped, the same
-  command goes on.
+- A whole table: `python scripts/reproduce_tables.py --table paper-table4 --run --protocol reduced
+  --seeds 0,1,2 cifar100.root=DIR camvid.root=DIR`. It skips what is there. Stopped, the same
+  command goes on. `--group short-skip` takes one of its parts.
 - `--list` prints the command of every row.
 
 Figures of one run that stand in several tables have one run folder.
