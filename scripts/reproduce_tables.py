@@ -56,7 +56,7 @@ def parse_args():
         "overrides",
         nargs="*",
         metavar="data.KEY=VALUE",
-        help="where --run finds its data; of a table on several data sets, camvid.root=DIR and so on",
+        help="where --run finds its data; of a table on several sets, camvid.root=DIR and so on",
     )
     return parser.parse_intermixed_args()
 

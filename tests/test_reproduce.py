@@ -56,7 +56,7 @@ def test_script(known, monkeypatch, capsys, tmp_path, digits_run):
         ),
         (
             ("--table", "paper-table6", *reduced, "camvid.root=x"),
-            "paper-table6 is on cifar100: wri",
+            "paper-table6 is on cifar100: wr",
         ),
         (("--table", "paper-table6", *reduced, "data.flip=false"), "would be another protocol: on"),
         (("--table", "paper-table6", *reduced, "--seed", "1"), "--seed has no effect with --table"),
