@@ -88,7 +88,8 @@ def _group(table, group, results, catalog):
     ends = [f", b = {blocks}" for blocks in group.blocks] or [""]
     columns = [group.metric + ", %", "key", "options"]
     columns += ["published" + end for end in ends] + ["ours" + end for end in ends]
-    columns += ["ours, reduced"] + ["parameters" + end for end in ends]
+    columns += [f"ours, reduced: {_reduced_data(table, group, catalog)[0]}"]
+    columns += ["parameters" + end for end in ends]
     cells = []
     for series in group.series:
         line = rows[series.name]
@@ -123,14 +124,21 @@ def _about(table, group, catalog):
     if group.config:
         parts.append(f"Recipe: `{group.config}`.")
     if group.reduced:
-        row = next(row for row in table.rows if row.group == group.key and row.reduced)
-        config = row_config(catalog, row, "reduced")
-        info = DATASETS[config.data.name]
-        labels = info.granularity(config.data.labels).words
+        title, labels = _reduced_data(table, group, catalog)
         parts.append(
-            f"Reduced form, of the first network: `{group.reduced}`, on {info.title}, {labels}."
+            f"Reduced form, of the first network: `{group.reduced}`, on {title}, {labels}."
         )
     return " ".join(parts)
+
+
+def _reduced_data(table, group, catalog):
+    """The data set and labels of a group's reduced form, in words."""
+    row = next((row for row in table.rows if row.group == group.key and row.reduced), None)
+    if row is None:
+        return "", ""
+    config = row_config(catalog, row, "reduced")
+    info = DATASETS[config.data.name]
+    return info.title, info.granularity(config.data.labels).words
 
 
 def _number(value):
