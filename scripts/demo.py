@@ -9,10 +9,11 @@ Then train a feature pyramid with AFF to find digits of all sizes in scenes, pix
 import pathlib
 from datetime import datetime
 
-from openaff.analysis.fusion_weights import draw_fusion_weights, fusion_weights
+import numpy as np
+from PIL import Image
+
+from openaff.analysis.explain import draw, explain
 from openaff.data import DataConfig, load_dataset
-from openaff.data.loader import BatchLoader
-from openaff.data.transforms import Normalize
 from openaff.deploy.export import export_folder
 from openaff.deploy.subject import run_subject
 from openaff.tasks import METRICS, load_task
@@ -23,9 +24,11 @@ from openaff.training.session import train
 from openaff.utils import cli
 from openaff.utils.arguments import Parser
 from openaff.utils.devices import parse_devices
+from openaff.utils.files import atomic
 
 CONFIGS = pathlib.Path(__file__).resolve().parent.parent / "configs"
-SHOWN = 5  # test images in the picture of fusion weights, and scenes drawn
+SHOWN = 5  # scenes drawn
+EXPLAINED, SIDES = (3, 5), (32, 22)  # test digits, and the pixels that they are drawn with
 
 
 def main():
@@ -34,7 +37,7 @@ def main():
     parser.add_argument("--out", default="runs/demo-" + now, metavar="DIR", help="%(default)s")
     out = pathlib.Path(parser.parse_args().out)
 
-    rows, devices = [], parse_devices("cpu")
+    rows, subjects, devices = [], {}, parse_devices("cpu")
     for name, recipe, words in (
         ("aff_resnet8", "digits/aff_resnet8", "1,437 digits, testing on 360 others"),
         ("add_resnet8", "digits/add_resnet8", "the same"),
@@ -52,27 +55,30 @@ def main():
         for kind, difference in written["parity"].items():
             print(f"exported and run as {kind}: largest relative difference {difference:.1e}")
         rows.append((name, result, [out / name / "export" / file for file in written["files"]]))
-        if name == "aff_resnet8":
-            explain(subject.net, load_dataset(DataConfig()), out / "fusion_weights.png")
-    dataset = load_dataset(config.data)
-    draw_predictions(
-        subject.net, dataset, load_task(dataset), out / "scenes", devices[0], count=SHOWN
-    )
-    digits = {name: read_metrics(out / name) for name, _, _ in rows[:2]}
-    plot_curves(out / "curves.png", digits)
+        subjects[name] = subject
+    scenes = load_dataset(config.data)
+    net, task = subjects.pop("aff_fpn_scenes").net, load_task(scenes)
+    draw_predictions(net, scenes, task, out / "scenes", devices[0], count=SHOWN)
+    draw_heat_maps(subjects, out / "heat_maps.png")
+    plot_curves(out / "curves.png", {name: read_metrics(out / name) for name in subjects})
     report(rows, out)
 
 
-def explain(net, dataset, path):
-    """Draw the fusion weights of the first test images, with what the network says of them."""
-    loader = BatchLoader(dataset.test, SHOWN, Normalize(dataset.mean, dataset.std))
-    batch, _ = next(loader.epoch())
-    predicted = net(batch).argmax(axis=1).asnumpy().astype(int)
-    titles = [
-        f"{dataset.class_names[label]}, predicted {dataset.class_names[guess]}"
-        for label, guess in zip(dataset.test.targets, predicted)
-    ]
-    draw_fusion_weights(path, dataset.test.images[:SHOWN], fusion_weights(net, batch), titles)
+def draw_heat_maps(subjects, path):
+    """Draw where the networks for digits look in test digits, and what AFF weighs."""
+    test = load_dataset(DataConfig()).test
+    images, titles, truth = [], [], []
+    for index in EXPLAINED:
+        for side in SIDES:
+            digit = Image.fromarray(test.images[index]).resize((side, side), Image.BILINEAR)
+            canvas = Image.new("RGB", test.images[index].shape[1::-1])
+            canvas.paste(digit, ((canvas.width - side) // 2, (canvas.height - side) // 2))
+            images.append(np.asarray(canvas))
+            titles.append(f"{side} pixels")
+            truth.append(int(test.targets[index]))
+    figure = draw(explain(subjects, images, titles, truth, weights=True))
+    with atomic(path) as temporary:
+        figure.savefig(temporary, dpi=110)
 
 
 def report(rows, out):
@@ -87,7 +93,7 @@ def report(rows, out):
             print(line.format("", "", "", "", "", path))
     print("(on test images, accuracy or mean IoU; best: the epoch was chosen on them)")
     print(f"curves: {out / 'curves.png'}")
-    print(f"what the fusions weigh: {out / 'fusion_weights.png'}")
+    print(f"where the networks look, and what AFF weighs: {out / 'heat_maps.png'}")
     print(f"scenes, truth and predictions: {out / 'scenes'}")
 
 

@@ -1,67 +1,331 @@
+"""Heat maps as figures: the function, the command, and what is measured by it."""
+
+import json
+import subprocess
+import sys
+
 import mxnet as mx
 import numpy as np
 import pytest
-from helpers import assert_close, filled, input_value
+from helpers import assert_close, filled, load_script
+from PIL import Image
 
 from openaff import UserError, create_model
-from openaff.analysis.fusion_weights import draw_fusion_weights, fusion_weights
+from openaff.analysis.cam import GradCAM, SemanticSegmentationTarget
+from openaff.analysis.cam.study import (
+    Figures,
+    energy_of_objects,
+    fall_and_rise,
+    objects_of,
+    summarise,
+)
+from openaff.analysis.explain import draw, explain, records
+from openaff.data.base import Dataset, ImageSet
+from openaff.data.preprocessing import Preprocessing
+from openaff.data.transforms import Normalize
+from openaff.deploy.subject import Subject, run_subject
 
-X = input_value((2, 3, 32, 32))
+RNG = np.random.RandomState(0)
+PICTURES = [RNG.randint(0, 256, (32, 32, 3)).astype("uint8") for _ in range(2)]
+NAMES = ("cat", "dog", "cow", "eel")
+MEAN, STD = (0.5,) * 3, (0.25,) * 3
 
 
-def network(fusion):
-    return filled(create_model(fusion + "_cifar_resnet8", width_multiplier=1, num_classes=4))
+def subject(name="aff_cifar_resnet8", task="classification", **options):
+    net = filled(create_model(name, num_classes=4, width_multiplier=1, **options))
+    facts = ("none", None, NAMES, (3, 32, 32), MEAN, STD)
+    return Subject(net, name, options, task, *facts)
+
+
+def pyramid(fusion="aff"):
+    return subject(fusion + "_fpn_resnet8", "segmentation", deep_stem=False)
+
+
+# --- the function ---------------------------------------------------------------------------------
+
+
+def test_the_map_is_the_methods_on_what_the_network_sees():
+    aff = subject()
+    (row, _) = explain({"aff": aff}, PICTURES)
+    batch = Normalize(MEAN, STD)(PICTURES[0][None])
+    assert_close(row.views[0].maps["gradcam"], GradCAM(aff.net)(batch)[0])
+    logits = aff.net(mx.nd.array(batch))
+    assert row.views[0].predicted == row.views[0].target == NAMES[int(logits.argmax(1).asscalar())]
+    assert row.views[0].share == pytest.approx(float(logits.softmax().max().asscalar()))
+    assert np.array_equal(row.picture, PICTURES[0])
+
+
+def test_a_wrong_prediction_is_marked_where_the_label_is_known():
+    aff = subject()
+    (row,) = explain({"aff": aff}, PICTURES[:1])
+    guess = NAMES.index(row.views[0].predicted)
+    rows = explain({"aff": aff}, [PICTURES[0]] * 3, truth=[guess, (guess + 1) % 4, None])
+    assert [each.views[0].right for each in rows] == [True, False, None]
+    assert [each.views[0].words()[-1] for each in rows] == ["%", "*", "%"]
+    assert [each.label for each in rows] == [NAMES[guess], NAMES[(guess + 1) % 4], None]
+
+
+def test_another_class_can_be_explained():
+    rows = explain({"aff": subject()}, PICTURES[:1], target="dog")
+    other = "cat" if rows[0].views[0].predicted == "dog" else "dog"
+    (row,) = explain({"aff": subject()}, PICTURES[:1], target=other)
+    assert row.views[0].target == other
+    if row.views[0].predicted != other:
+        assert row.views[0].words().endswith(f"\nmap: {other}")
+
+
+def test_photographs_are_seen_as_in_evaluation(tmp_path):
+    path = tmp_path / "photo.png"
+    Image.fromarray(RNG.randint(0, 256, (50, 80, 3)).astype("uint8")).save(path)
+    (row,) = explain({"aff": subject()}, [path])
+    assert np.array_equal(row.picture, Preprocessing((3, 32, 32), MEAN, STD).see(path))
+
+
+def test_a_pyramid_explains_the_pixels_of_a_class_and_measures_them_against_the_truth():
+    aff, truth = pyramid(), np.zeros((32, 32), "int32")
+    truth[4:12, 4:12] = 2
+    truth[0] = -1  # does not count
+    (row,) = explain(
+        {"aff": aff}, PICTURES[:1], truth=[truth], target="cow", measures=True, weights=True
+    )
+    (view,) = row.views
+    batch = Normalize(MEAN, STD)(PICTURES[0][None])
+    expected = GradCAM(aff.net)(batch, [SemanticSegmentationTarget(2)])[0]
+    assert_close(view.maps["gradcam"], expected)
+    inside = expected[truth == 2].sum() / expected.sum()
+    assert view.measures["gradcam"]["energy_inside"] == pytest.approx(inside, rel=1e-5)
+    found = aff.net(mx.nd.array(batch)).argmax(axis=1).asnumpy()[0] == 2
+    found[0] = False
+    assert view.iou == pytest.approx((found & (truth == 2)).sum() / (found | (truth == 2)).sum())
+    assert [each.shape for each in view.weights] == [(32, 16, 16), (16, 32, 32)]
+
+
+def test_the_figure_has_a_row_an_image_and_a_column_a_map():
+    rows = explain(
+        {"aff": subject(), "add": subject("add_cifar_resnet8")},
+        PICTURES,
+        methods=("gradcam", "layercam"),
+        weights=True,
+    )
+    figure = draw(rows)
+    *panels, bar = figure.axes
+    assert len(panels) == 2 * (1 + 2 * 2 + 3)  # pictures, methods by networks, fusions of AFF
+    assert bar.get_ylabel() == "mean weight of the learned branch"
+    titles = [axis.get_title() for axis in panels[:8]]
+    assert titles[1] == "aff\ngradcam" and titles[5] == "aff\nfusion 1, 16x32x32"
+    assert panels[1].get_xlabel() == rows[0].views[0].words()
+    assert json.dumps(records(rows))
+
+
+def test_drawing_chooses_no_backend():
+    code = (
+        "import matplotlib, sys, openaff.analysis.explain as e; import numpy as np;"
+        "view = e.View('a', 'b', 1.0, 'b', maps={'gradcam': np.ones((4, 4))});"
+        "e.draw([e.Row(np.zeros((4, 4, 3), 'uint8'), '', None, [view])]).canvas.draw_idle();"
+        "print('matplotlib.pyplot' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False"]
 
 
 @pytest.mark.parametrize(
-    "fusion, shapes",
+    "arguments, message",
     [
-        ("aff", [(2, 16, 32, 32), (2, 32, 16, 16), (2, 64, 8, 8)]),
-        ("gau", [(2, 16, 1, 1), (2, 32, 1, 1), (2, 64, 1, 1)]),
+        ({"methods": ("gradcamm",)}, "no method 'gradcamm'; did you mean 'gradcam'"),
+        ({"target": "cat s"}, "no class 'cat s'; did you mean 'cat'"),
+        ({"layer": "features.77"}, "no block 'features.77'"),
+        ({"subjects": {"add": subject("add_cifar_resnet8")}, "weights": True}, "none of the netw"),
+        ({"subjects": {"a": pyramid()}, "measures": True}, "need the truth: a test image's"),
+        ({"images": ["nothing.png"]}, "nothing.png"),
     ],
 )
-def test_one_map_of_weights_a_fusion(fusion, shapes):
-    weights = fusion_weights(network(fusion), X)
-    assert [weight.shape for weight in weights] == shapes
-    for weight in weights:
-        assert 0 <= weight.min() < weight.max() <= 1
+def test_what_cannot_be_explained(arguments, message):
+    with pytest.raises(UserError, match=message):
+        explain(**{"subjects": {"aff": subject()}, "images": PICTURES[:1], **arguments})
 
 
-def test_the_weights_are_those_of_the_first_fusion():
-    net = network("aff")
-    x = net.features[1](net.features[0](X))
-    block = net.features[2][0]
-    total = block.resfwd(x) + x
-    context = mx.nd.broadcast_add(
-        block.attention.local_att(total), block.attention.global_att(total)
+def test_networks_of_other_classes_do_not_compare():
+    other = subject()
+    other.class_names = ("ant", "bee", "cod", "doe")
+    with pytest.raises(UserError, match="b has other classes than a"):
+        explain({"a": subject(), "b": other}, PICTURES)
+
+
+# --- the command ----------------------------------------------------------------------------------
+
+
+def run_script(monkeypatch, *arguments):
+    monkeypatch.setattr("sys.argv", ["explain.py", *map(str, arguments)])
+    load_script("explain.py").main()
+
+
+def test_the_command(digits_run, tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "3"  # a class of the digits
+    folder.mkdir()
+    Image.fromarray(PICTURES[0]).save(folder / "photo.png")
+    options = ["--test", "0,5", "--methods", "gradcam,eigencam", "--weights", "--measures"]
+    run_script(
+        monkeypatch, "--run", digits_run[0], folder, *options, "--out", tmp_path / "figure.png"
     )
-    assert_close(fusion_weights(net, X)[0], mx.nd.sigmoid(context))
+    written = json.loads((tmp_path / "figure.json").read_text())
+    assert [each["image"] for each in written["images"]] == ["photo.png", "test 0", "test 5"]
+    assert written["images"][0]["label"] == "3"
+    (view,) = written["images"][1]["networks"]
+    assert view["methods"] == ["gradcam", "eigencam"] and len(view["mean_weights"]) == 3
+    figures = view["measures"]["gradcam"]
+    assert 0 <= figures["deletion"] <= 1 and 0 <= figures["insertion"] <= 1
+    assert view["right"] == (view["predicted"] == written["images"][1]["label"])
+    assert written["command"].startswith("explain.py") and written["date"]
+    assert Image.open(tmp_path / "figure.png").width > 500
+    assert "test 0: aff_cifar_resnet8: " in capsys.readouterr().out
 
 
-def test_iaff_weighs_twice():
-    assert len(fusion_weights(network("iaff"), X)) == 6
+def test_another_run_beside(digits_run, tmp_path, monkeypatch):
+    (tmp_path / "other").symlink_to(digits_run[0])
+    options = ["--compare", tmp_path / "other", "--test", "1", "--out", tmp_path / "figure.png"]
+    run_script(monkeypatch, "--run", digits_run[0], *options)
+    (image,) = json.loads((tmp_path / "figure.json").read_text())["images"]
+    assert [each["network"] for each in image["networks"]] == ["digits", "other"]
 
 
-def test_cells_are_fusions():
-    net = create_model("aff_cifar_inception_resnet8", width_multiplier=1, num_classes=4)
-    weights = fusion_weights(filled(net), X)
-    shapes = [(16, 32, 32)] * 3 + [(16, 16, 16), (32, 16, 16), (32, 8, 8), (64, 8, 8)]
-    assert [weight.shape[1:] for weight in weights] == shapes
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ([], "name image files or folders"),
+        (["--test", "0", "--out", "figure.pdf"], "must be the name of a PNG file"),
+        (["--test", "0", "--out", "nowhere/figure.png"], "in a folder that is there"),
+        (["--test", "zero"], "--test 'zero': write numbers"),
+        (["--test", "0,360"], "--test 360: there are 360 test images, from 0 on"),
+        (["--test", "0", "--devices", "cpu:2"], "one device is enough"),
+        (["--test", "0", "--compare", "runs/none"], "runs/none is not the folder of a finished"),
+        (["--test", "0", "--methods", "cam"], "there is no method 'cam'"),
+        (["missing.png"], "missing.png"),
+    ],
+)
+def test_wrong_commands(digits_run, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    out = [] if "--out" in arguments else ["--out", "figure.png"]
+    with pytest.raises(UserError, match=message):
+        run_script(monkeypatch, "--run", digits_run[0], *arguments, *out)
+    assert not list(tmp_path.iterdir())
 
 
-def test_gates_are_no_fusions():
-    net = create_model("aff_cifar_resnext11_32x4d", num_classes=4, use_se=True)
-    weights = fusion_weights(filled(net), X)
-    assert [weight.shape[1:] for weight in weights] == [(256, 32, 32), (512, 16, 16), (1024, 8, 8)]
+# --- the study ------------------------------------------------------------------------------------
 
 
-def test_a_plain_sum_has_no_weights():
-    with pytest.raises(UserError, match="no fusion that computes weights"):
-        fusion_weights(network("add"), X)
+def test_objects_are_classes_of_one_part():
+    target = np.zeros((16, 16), int)
+    target[:4, :4] = 1
+    target[8:12, :4] = 1  # two parts
+    target[:4, 10:15] = 2
+    target[15, 15] = 3  # too small
+    assert objects_of([target], 4) == [(0, 0, 256 - 52 - 1), (0, 2, 20)]
 
 
-def test_picture(tmp_path):
-    weights = fusion_weights(network("aff"), X)
-    pictures = np.zeros((2, 32, 32, 3), "uint8")
-    draw_fusion_weights(tmp_path / "weights.png", pictures, weights, ["one", "two"])
-    assert (tmp_path / "weights.png").read_bytes().startswith(b"\x89PNG")
+class FixedMap:
+    """A method whose map is half on the left half, a quarter above."""
+
+    def __init__(self, logits):
+        self.outputs = logits
+
+    def __call__(self, images, targets):
+        heat = np.zeros((1, 8, 8), "float32")
+        heat[0, :, :4] = 1
+        return heat
+
+
+def test_energy_of_objects():
+    truth = np.zeros((8, 8), "int32")
+    truth[:4, :4] = 1
+    test = ImageSet(np.zeros((1, 8, 8, 3), "uint8"), truth[None])
+    logits = np.zeros((1, 2, 8, 8), "float32")
+    logits[0, 1, :4] = 1  # the whole upper half is taken for class 1
+    figures = energy_of_objects(
+        lambda: FixedMap(mx.nd.array(logits)), Normalize(MEAN, STD), test, [(0, 1, 16)]
+    )
+    assert figures.values["energy"].tolist() == [0.5] and figures.values["iou"].tolist() == [0.5]
+
+
+def test_fall_and_rise_of_a_real_network():
+    net = subject().net
+    images = Normalize(MEAN, STD)(np.stack(PICTURES))
+    figures = fall_and_rise(lambda: GradCAM(net), net, images, [0, 1], batch_size=1)
+    values = figures.values
+    probabilities = net(mx.nd.array(images)).softmax().asnumpy()
+    assert_close(values["probability"], probabilities[[0, 1], [0, 1]])
+    assert_close(values["difference"], values["insertion"] - values["deletion"])
+
+
+def test_a_summary_pairs_objects_and_spreads_over_seeds():
+    runs = [Figures({"x": np.array(each)}) for each in ([1.0, 3.0, 9.0], [3.0, 5.0, 9.0])]
+    baseline = [Figures({"x": np.array([1.0, 1.0, 9.0])})]
+    row = summarise("x", runs, baseline, np.array([True, True, False]))
+    assert row["mean"] == 3 and row["std"] == pytest.approx(2**0.5)
+    assert row["difference"] == 2 and row["interval"] == pytest.approx(1.96)
+    assert summarise("x", baseline, baseline, np.array([True] * 3))["std"] is None
+
+
+def test_the_study_of_classifiers_compares_on_images_that_all_classify_right():
+    script = load_script("measure_heat_maps.py")
+    by_fusion = {name: [subject(name + "_cifar_resnet8")] for name in ("add", "aff")}
+    pixels = np.concatenate([PICTURES, PICTURES])
+    guesses = script.predictions(by_fusion["add"][0].net, Normalize(MEAN, STD)(pixels))
+    test = ImageSet(pixels.reshape(4, 32, 32, 3), guesses.astype("int32"))
+    dataset = Dataset("none", "four", "4", NAMES, test, test, MEAN, STD)
+    if (script.predictions(by_fusion["aff"][0].net, Normalize(MEAN, STD)(pixels)) == guesses).any():
+        rows = script.measure_fall_and_rise(by_fusion, "gradcam", dataset, 4)
+        assert [row["fusion"] for row in rows] == ["add", "aff"]
+        assert rows[0]["difference"]["difference"] == 0
+        assert "| aff | 1 |" in script.table({"rows": rows})
+
+
+def test_the_study_of_pyramids_groups_objects_by_size():
+    script = load_script("measure_heat_maps.py")
+    by_fusion = {name: [pyramid(name)] for name in ("add", "aff")}
+    maps = np.zeros((3, 32, 32), "int32")
+    for index, side in enumerate((4, 8, 16)):
+        maps[index, :side, :side] = 1
+    test = ImageSet(RNG.randint(0, 256, (3, 32, 32, 3)).astype("uint8"), maps)
+    names = ("background", *NAMES[1:])
+    dataset = Dataset("none", "four", "3", names, test, test, MEAN, STD)
+    rows = script.measure_energy(by_fusion, "layercam", dataset, 10)
+    assert [(row["size"], row["objects"], row["fusion"]) for row in rows] == [
+        (size, 1, fusion) for size in script.SIZES for fusion in by_fusion
+    ]
+    assert [row["area"] for row in rows[::2]] == [16 / 1024, 64 / 1024, 256 / 1024]
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--page", "page.md", "--out", "x.json"], "--page stands alone"),
+        (["runs/a"], "and --out for the figures"),
+        (["runs/a", "--out", "none/x.json"], "there is no such folder"),
+        (["runs/a", "--out", "x.json"], "runs/a is not the folder of a finished run"),
+    ],
+)
+def test_wrong_studies(arguments, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["measure_heat_maps.py", *arguments])
+    with pytest.raises(UserError, match=message):
+        load_script("measure_heat_maps.py").main()
+
+
+def test_a_study_needs_the_plain_sum(digits_run):
+    with pytest.raises(UserError, match="name a run of the plain sum, too"):
+        load_script("measure_heat_maps.py").load_runs([digits_run[0]])
+
+
+def test_the_pages_tables_are_those_of_the_results(root):
+    script, page = load_script("measure_heat_maps.py"), (root / "docs/heat_maps.md").read_text()
+    files = sorted(script.RESULTS.glob("*.json"))
+    assert files
+    for file in files:
+        result = json.loads(file.read_text())
+        assert script.table(result) in page, file
+        assert {"split", "method", "networks", "command", "date", "commit"} <= set(result)
+
+
+def test_runs_can_be_explained_from_python(digits_run):
+    (row,) = explain({"aff": run_subject(digits_run[0])}, PICTURES[:1])
+    assert row.views[0].maps["gradcam"].shape == (32, 32)

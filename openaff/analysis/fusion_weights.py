@@ -1,10 +1,9 @@
-"""What a fusion decides: its weights, as pictures."""
+"""What a fusion decides: its weights."""
 
 import mxnet as mx
 
 from ..fusion import Fusion
 from ..utils.errors import UserError
-from ..utils.files import atomic
 
 
 def fusion_weights(net, images):
@@ -57,44 +56,3 @@ def _fusion_prefixes(block):
             yield child.prefix
         else:
             yield from _fusion_prefixes(child)
-
-
-def draw_fusion_weights(path, pictures, weights, titles):
-    """A row an image: the image, then the mean over channels of each fusion's weights.
-
-    Parameters
-    ----------
-    path : path-like
-        PNG file.
-    pictures : array
-        uint8 (N, H, W, 3).
-    weights : list of arrays
-        See :func:`fusion_weights`.
-    titles : list of str
-        One an image.
-    """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    rows, columns = len(pictures), 1 + len(weights)
-    figure = Figure(figsize=(1.6 * columns, 1.8 * rows), constrained_layout=True)
-    FigureCanvasAgg(figure)  # no backend is chosen: in a notebook others' figures still show
-    axes = figure.subplots(rows, columns, squeeze=False)
-    for row in range(rows):
-        axes[row, 0].imshow(pictures[row])
-        axes[row, 0].set_title(titles[row], fontsize="small")
-        for column, weight in enumerate(weights, start=1):
-            # The same scale everywhere, so that maps of different fusions can be compared.
-            shown = axes[row, column].imshow(
-                weight[row].mean(axis=0), vmin=0, vmax=1, cmap="coolwarm"
-            )
-            if row == 0:
-                shape = "x".join(map(str, weight.shape[1:]))
-                axes[0, column].set_title(f"fusion {column}\n{shape}", fontsize="small")
-    for axis in axes.flat:
-        axis.set_xticks([])
-        axis.set_yticks([])
-    bar = figure.colorbar(shown, ax=axes, shrink=0.7)
-    bar.set_label("weight of the learned branch")
-    with atomic(path) as temporary:
-        figure.savefig(temporary, dpi=110)

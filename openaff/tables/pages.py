@@ -165,7 +165,7 @@ def write_all(catalog, results):
     page = tables_page(catalog, results, [(name, caption) for name, _, caption in pictures])
     readme = (root / "README.md").read_text()
     for name, block in readme_tables(catalog, results).items():
-        readme = _between(
+        readme = between(
             readme, f"<!-- {name}: written by --report -->", f"<!-- /{name} -->", block
         )
     paths = plots.save_all(root / "docs", pictures)
@@ -260,9 +260,9 @@ def _fusions(table, results):
     return markdown(["fusion", table.rows[0].metric + ", %", "parameters"], cells)
 
 
-def _between(text, start, end, block):
+def between(text, start, end, block):
     head, found, rest = text.partition(start)
     _, closed, tail = rest.partition(end)
     if not (found and closed):
-        raise UserError(f"README.md has no {start} ... {end}: put the table between these again")
+        raise UserError(f"the page has no {start} ... {end}: put the table between these again")
     return f"{head}{start}\n{block}\n{end}{tail}"

@@ -1,0 +1,145 @@
+"""Do networks look at objects?  Measured over a test split, for networks of several seeds."""
+
+import math
+import statistics
+from dataclasses import dataclass
+from typing import Dict, List
+
+import mxnet as mx
+import numpy as np
+from tqdm import tqdm
+
+from ...utils.errors import UserError
+from .measures import deletion_insertion, energy_inside
+from .targets import ClassifierOutputTarget, SemanticSegmentationTarget
+
+SMALLEST = 12  # pixels of an object that is measured
+
+
+@dataclass
+class Figures:
+    """What was measured of one network: name -> one value an object or image."""
+
+    values: Dict[str, np.ndarray]
+
+    def mean(self, name, chosen):
+        """Of the objects ``chosen`` (a mask), without those that have no value."""
+        values = self.values[name][chosen]
+        return float(np.nanmean(values)) if np.isfinite(values).any() else float("nan")
+
+
+def objects_of(targets, classes):
+    """The objects of a segmentation data set: classes that have one connected part in an image.
+
+    So the size of what the map should mark is known.  The class 0 counts, too, where it is one
+    part.
+
+    Parameters
+    ----------
+    targets : sequence of array
+        Maps (H, W) of classes.
+    classes : int
+
+    Returns
+    -------
+    list of (int, int, int)
+        Number of the image, class, pixels of the object.
+    """
+    try:
+        from scipy import ndimage
+    except ImportError as error:
+        raise UserError(f"objects need scipy ({error}): pip install scipy") from None
+    objects = []
+    for index, target in enumerate(targets):
+        for category in range(classes):
+            mask = target == category
+            pixels = int(mask.sum())
+            if pixels >= SMALLEST and ndimage.label(mask, np.ones((3, 3)))[1] == 1:
+                objects.append((index, category, pixels))
+    return objects
+
+
+def energy_of_objects(make_cam, normalize, test, objects):
+    """For each object the share of the map's energy inside it, and IoU of its class.
+
+    Parameters
+    ----------
+    make_cam : callable
+        () -> a method on the network, see :mod:`~openaff.analysis.cam.methods`.
+    normalize : callable
+        uint8 (N, H, W, 3) -> float32 (N, 3, H, W).
+    test : image set
+        Its targets are maps.
+    objects : list
+        See :func:`objects_of`.
+
+    Returns
+    -------
+    Figures
+        ``energy`` and ``iou``.
+    """
+    cam, energy, iou = make_cam(), [], []
+    for index, category, _ in tqdm(objects, unit="object", leave=False, disable=None):
+        images, maps = test.take([index], None)
+        mask = maps[0] == category
+        heat = cam(normalize(images), [SemanticSegmentationTarget(category, mask)])
+        energy.append(energy_inside(heat, mask[None])[0])
+        found = cam.outputs.asnumpy()[0].argmax(axis=0) == category
+        iou.append((found & mask).sum() / (found | mask).sum())
+    return Figures({"energy": np.array(energy), "iou": np.array(iou)})
+
+
+def fall_and_rise(make_cam, net, images, categories, batch_size=50):
+    """Deletion and insertion of each image, for the map of its true class.
+
+    Parameters
+    ----------
+    make_cam : callable
+        () -> a method on the network.
+    net : Block
+    images : numpy.ndarray
+        float32 (N, 3, H, W), normalised.
+    categories : sequence of int
+    batch_size : int
+
+    Returns
+    -------
+    Figures
+        ``probability`` of the whole image, ``deletion`` and ``insertion`` (areas under the
+        curves, in 0..1), and ``difference``, insertion - deletion.
+    """
+    cam, parts = make_cam(), []
+    for start in tqdm(range(0, len(images), batch_size), unit="batch", leave=False, disable=None):
+        batch = mx.nd.array(images[start : start + batch_size])
+        classes = categories[start : start + batch_size]
+        heat = cam(batch, [ClassifierOutputTarget(each) for each in classes])
+        deletion, insertion = deletion_insertion(net, batch, heat, classes)
+        fall, rise = deletion.mean(axis=1), insertion.mean(axis=1)
+        parts.append((deletion[:, 0], fall, rise, rise - fall))
+    names = ("probability", "deletion", "insertion", "difference")
+    return Figures(dict(zip(names, np.concatenate(parts, axis=1))))
+
+
+def summarise(name, runs: List[Figures], baseline: List[Figures], chosen):
+    """Mean and spread of a figure over seeds, and its difference to other networks' on the same.
+
+    Returns
+    -------
+    dict
+        ``mean``; ``std`` over seeds (None of one seed); ``difference`` to the baseline, paired by
+        object and averaged over seeds, and half the width of its 95% interval over objects.
+    """
+    means = [run.mean(name, chosen) for run in runs]
+    over_seeds = [
+        np.nanmean([run.values[name][chosen] for run in group], axis=0)
+        for group in (runs, baseline)
+    ]
+    differences = over_seeds[0] - over_seeds[1]
+    differences = differences[np.isfinite(differences)]
+    spread = differences.std(ddof=1) if len(differences) > 1 else float("nan")
+    return {
+        "mean": statistics.fmean(means),
+        "std": statistics.stdev(means) if len(means) > 1 else None,
+        "difference": float(differences.mean()),
+        "interval": float(1.96 * spread / math.sqrt(len(differences))),
+    }
