@@ -49,7 +49,7 @@ SMALL = {  # what makes a command small, by what it has
         ["epochs=1", "data.batch_size=2", "model.options.width_multiplier=1"]
         + ["data.image_size=32", "data.crop_size=32"],
     ),
-    "configs/finetune/": ["epochs=1"],
+    "configs/finetune/": ["epochs=1", "data.batch_size=4"],
     "scripts/benchmark.py": ["--turns", "1"],
     "scripts/reproduce_tables.py": ["--results", "results-of-the-test"],
 }

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import shutil
 
 import mxnet as mx
 import numpy as np
@@ -145,7 +144,9 @@ def test_a_published_name_with_its_file_is_a_start(tmp_path, monkeypatch):
         UserError, match="has width_multiplier=1, the network to train 2: set model"
     ):
         load_start(net, _with(settings, options={"width_multiplier": 2}))
-    with pytest.raises(UserError, match="0.5 is a add_cifar_resnet8, the network to train a aff_"):
+    with pytest.raises(
+        UserError, match="0.5 has the network add_cifar_resnet8, and model.name is aff_"
+    ):
         load_start(net, _with(settings, name="aff_cifar_resnet8"))
 
 
@@ -154,29 +155,31 @@ def _with(settings, **model):
 
 
 def test_what_is_no_start(digits_run, tmp_path):
-    net = network(4, "aff_cifar_resnet8")
+    export = tmp_path / "export"
+    name, params = "aff_cifar_resnet8", export / "aff_cifar_resnet8-0000.params"
+    net = network(4, name)
 
-    def refused(source, message, name="aff_cifar_resnet8"):
+    def refused(source, message, name=name):
         with pytest.raises(UserError, match=message) as caught:
             load_start(net, config(source, name=name))
         assert "\n" not in str(caught.value)
 
-    refused(tmp_path / "absent.params", "cannot read .*absent.params: No such file")
-    (tmp_path / "empty").mkdir()
-    refused(tmp_path / "empty", "neither the folder of a finished run .* nor an export folder")
-    refused(digits_run[0], "is a aff_cifar_resnet8, the network to train a add_", NAME)
-    export_folder(run_subject(digits_run[0]), tmp_path / "export", ["symbol"])
-    for change, message in (
-        (lambda facts: "{", "is damaged: "),
-        (lambda facts: json.dumps({**facts, "files": {}}), "has no aff_.*: export the format symb"),
-    ):
-        shutil.copytree(tmp_path / "export", tmp_path / "copy")
-        facts = json.loads((tmp_path / "copy" / "export.json").read_text())
-        (tmp_path / "copy" / "export.json").write_text(change(facts))
-        refused(tmp_path / "copy", message)
-        shutil.rmtree(tmp_path / "copy")
-    (tmp_path / "export" / "aff_cifar_resnet8-0000.params").write_bytes(b"x")
-    refused(tmp_path / "export", "is missing or was changed after the export")
+    refused(tmp_path / "absent.params", "^cannot read .*absent.params: No such file")
+    message = f"^start_from: {tmp_path} is neither the folder of a finished run .* nor an export"
+    refused(tmp_path, message)
+    run = digits_run[0]
+    refused(run, f"^start_from: {run} has the network {name}, and model.name is {NAME}$", NAME)
+    export_folder(run_subject(run), export, ["symbol"])
+    facts = json.loads((export / "export.json").read_text())
+    params.write_bytes(b"x")
+    refused(export, f"^start_from: {params} is missing or was changed after the export")
+    params.unlink()
+    refused(export, f"^start_from: {params} is missing or was changed after the export")
+    (export / "export.json").write_text(json.dumps({**facts, "files": {}}))
+    refused(export, f"^start_from: {export} has no {params.name}: export the format symbol, too")
+    for text in ("{", "[]", "{}"):
+        (export / "export.json").write_text(text)
+        refused(export, f"^start_from: {export / 'export.json'} is damaged: ")
 
 
 # --- What stays -----------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import pathlib
 
 from ..models import model_info
 from ..models.pretrained import PUBLISHED, load_with_new_outputs
-from ..utils.errors import UserError, suggest
+from ..utils.errors import UserError, one_line, suggest
 from ..utils.files import sha256
 
 STATISTICS = ("running_mean", "running_var")  # of a batch norm
@@ -64,21 +64,22 @@ def describe_start(start):
 def _file_of(folder, name):
     """The parameters' file of a run or an export, which has the network ``name``."""
     run, export = folder / "result.json", folder / "export.json"
-    try:
-        if run.exists():
-            _same_network(folder, json.loads(run.read_text())["model"], name)
-            return folder / "best.params"
-        facts = json.loads(export.read_text())
-        _same_network(folder, facts["model"], name)
-        path = folder / f"{facts['model']}-0000.params"
-        digest = facts["files"].get(path.name)
-    except FileNotFoundError:
+    if not (run.exists() or export.exists()):
         raise UserError(
             f"start_from: {folder} is neither the folder of a finished run (it has no result.json) "
             "nor an export folder (no export.json)"
-        ) from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"start_from: {folder} is damaged: {error}") from None
+        )
+    source = run if run.exists() else export
+    try:
+        facts = json.loads(source.read_text())
+        model = facts["model"]
+        digest = None if source is run else facts["files"].get(f"{model}-0000.params")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"start_from: {source} is damaged: {one_line(error)}") from None
+    _same_network(folder, model, name)
+    if source is run:
+        return folder / "best.params"
+    path = folder / f"{model}-0000.params"
     if digest is None:
         raise UserError(f"start_from: {folder} has no {path.name}: export the format symbol, too")
     if not path.exists() or sha256(path) != digest:
@@ -90,7 +91,7 @@ def _file_of(folder, name):
 
 def _same_network(source, theirs, ours):
     if theirs != ours:
-        raise UserError(f"start_from: {source} is a {theirs}, the network to train a {ours}")
+        raise UserError(f"start_from: {source} has the network {theirs}, and model.name is {ours}")
 
 
 def freeze(net, patterns):

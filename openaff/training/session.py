@@ -348,15 +348,10 @@ def protocol(config, batch_size):
     if config.sync_batch_norm:
         parts.append("synchronised batch norms")
     if config.start_from:
-        published = config.start_from in PUBLISHED
-        parts.append(
-            "continued from "
-            + (
-                config.start_from
-                if published
-                else "/".join(pathlib.Path(config.start_from).parts[-2:])
-            )
-        )
+        start = config.start_from
+        if start not in PUBLISHED:
+            start = "/".join(pathlib.Path(start).parts[-2:])
+        parts.append(f"continued from {start}")
     parts += describe_finetuning(config)
     return "; ".join(parts + [config.initializer, config.precision])
 
