@@ -33,6 +33,11 @@ def parse_args():
     )
     parser.add_argument("--input", metavar="3xHxW", help="input size (the data set's)")
     parser.add_argument("--batch", default="dynamic", help="dynamic or a number (%(default)s)")
+    parser.add_argument(
+        "--fixed-size",
+        action="store_true",
+        help="segmentation: ONNX files for one height and width, such as OpenCV needs",
+    )
     parser.add_argument("--dtype", default="float32", choices=["float32", "float16"], help="ONNX's")
     parser.add_argument("--int8", action="store_true", help="write a quantised ONNX file, too")
     parser.add_argument(
@@ -70,7 +75,9 @@ def main():
         else None
     )
     formats = args.format.split(",")
-    written = export_folder(subject, args.out, formats, batch, args.dtype, calibration)
+    written = export_folder(
+        subject, args.out, formats, batch, args.dtype, calibration, args.fixed_size
+    )
     for name, difference in written["parity"].items():
         print(f"{name}: largest relative difference from the network {difference:.1e}")
     if smaller:

@@ -49,6 +49,7 @@ SMALL = {  # what makes a command small, by what it has
         ["epochs=1", "data.batch_size=2", "model.options.width_multiplier=1"]
         + ["data.image_size=32", "data.crop_size=32"],
     ),
+    "configs/finetune/": ["epochs=1", "data.batch_size=4"],
     "scripts/benchmark.py": ["--turns", "1"],
     "scripts/reproduce_tables.py": ["--results", "results-of-the-test"],
 }
@@ -130,7 +131,8 @@ def run(line, places):
         (pathlib.Path(re.search(r"--resume (\S+)", line).group(1)) / "result.json").unlink()
     if "prepare_imagenet.py" in line:
         places["imagenet"] = f"packed{line.count('--devkit')}"
-    kinds = ("imagenet", "prepare_coco", "camvid", "stopsign_fpn", "sirst")
+    places["finetune"] = "photos"
+    kinds = ("finetune", "imagenet", "prepare_coco", "camvid", "stopsign_fpn", "sirst")
     kind = next((kind for kind in kinds if kind in line), "cifar")
     line = line.replace("DIR", places.get(kind, kind))
     line = re.sub(r"\bFILE\b", lambda _: parameters_for(line), line)

@@ -60,12 +60,16 @@ def test_the_export_pages_snippets_run_and_agree(root, digits_run, tmp_path, mon
     Image.fromarray(load_dataset(DataConfig()).test.images[0]).save(tmp_path / "photo.png")
     monkeypatch.chdir(tmp_path)
     page = (root / "docs/export.md").read_text()
-    first, plain, runtime = ({} for _ in range(3))
-    for names, code in zip((first, plain, runtime), re.findall(r"```python\n(.*?)```", page, re.S)):
+    *snippets, opencv = re.findall(r"```python\n(.*?)```", page, re.S)
+    first, plain, runtime = ({} for _ in snippets)
+    for names, code in zip((first, plain, runtime), snippets):
         exec(code, names)  # noqa: S102
     expected = first["predict"].logits(["photo.png"])
     for logits in (plain["logits"], plain["same_logits"], runtime["logits"]):
         assert_close(logits, expected)
+    pytest.importorskip("cv2", reason="needs opencv-python, which gluoncv brings")
+    exec(opencv, runtime)  # noqa: S102
+    assert_close(runtime["logits"], expected)
 
 
 def test_the_page_on_extending_adds_a_data_set_a_task_and_a_network(

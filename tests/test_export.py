@@ -3,7 +3,7 @@ import sys
 
 import mxnet as mx
 import pytest
-from helpers import assert_close, filled, input_value
+from helpers import assert_close, filled, initialized, input_value
 
 from openaff import UserError, create_model
 from openaff.data import DataConfig, load_dataset
@@ -158,6 +158,8 @@ def test_folder_errors(digits_run, tmp_path, monkeypatch):
         export.export_folder(subject, tmp_path / "x", ["tflite"])
     with pytest.raises(UserError, match="have an effect on the format onnx only"):
         export.export_folder(subject, tmp_path / "x", ["symbol"], dtype="float16")
+    with pytest.raises(UserError, match="fixed_size has an effect on the ONNX files of networks"):
+        export.export_folder(subject, tmp_path / "x", fixed_size=True)
     (tmp_path / "there").mkdir()
     with pytest.raises(UserError, match="the export folder .*there exists"):
         export.export_folder(subject, tmp_path / "there")
@@ -183,6 +185,72 @@ def test_sessions_errors(tmp_path):
     (tmp_path / "text.onnx").write_text("x")
     with pytest.raises(UserError, match="text.onnx is not a model that ONNX Runtime can run"):
         onnx_model.session(tmp_path / "text.onnx")
+
+
+def test_opset_ir_and_domains_of_every_kind_of_file(digits_run, tmp_path):
+    """What readers of 2022 take, whatever the installed onnx and ONNX Runtime would write."""
+    subject = run_subject(digits_run[0])
+    ranges = [input_value((4, 3, 32, 32)).asnumpy()]
+    export.export_folder(subject, tmp_path / "int8", calibration=ranges)
+    written = export.export_folder(subject, tmp_path / "half", ["onnx"], 2, "float16")
+    assert written["onnx_opset"] == 17
+    paths = sorted(tmp_path.glob("*/*.onnx"))
+    assert len(paths) == 3
+    for path in paths:
+        model = onnx.load(str(path))
+        assert [(each.domain, each.version) for each in model.opset_import] == [("", 17)], path
+        assert model.ir_version == 8
+        assert {node.domain for node in model.graph.node} <= {"", "ai.onnx"}
+        assert not model.functions
+        onnx.checker.check_model(model, full_check=True)
+        # Of a newer form: from opset 18 on, axes of reductions are inputs.
+        assert not any(node.op_type.startswith("Reduce") for node in model.graph.node)
+
+
+def test_a_model_with_other_operators_is_refused(tmp_path):
+    value = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1])
+    node = onnx.helper.make_node("FusedConv", ["x"], ["x"], domain="com.microsoft")
+    graph = onnx.helper.make_graph([node], "g", [value], [value])
+    with pytest.raises(UserError, match="operators of {'com.microsoft'}, not plain opset 17"):
+        onnx_model._write(onnx.helper.make_model(graph), tmp_path / "x.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+OPENCV = [
+    ("aff_cifar_resnet8", (3, 32, 32)),
+    ("iaff_cifar_resnet8", (3, 32, 32)),
+    ("aff_cifar_inception_resnet8", (3, 32, 32)),
+    ("iaff_cifar_inception_resnet8", (3, 32, 32)),
+    ("aff_fpn_resnet8", (3, 64, 96)),
+    ("iaff_fpn_resnet8", (3, 64, 96)),
+]
+
+
+@pytest.mark.parametrize("name, shape", OPENCV)
+def test_opencv_reads_it(tmp_path, name, shape):
+    cv2 = pytest.importorskip("cv2", reason="needs opencv-python, which gluoncv brings")
+    net = initialized(name, num_classes=3, width_multiplier=1)
+    net.hybridize()
+    images = input_value((2,) + shape)
+    net(images)
+    files, _ = symbol.export_symbol(net, tmp_path, "net", shape)
+    path = tmp_path / "net.onnx"
+    onnx_model.export_onnx(*files, path, shape, fixed_size="fpn" in name)
+    reader = cv2.dnn.readNetFromONNX(str(path))
+    reader.setInput(images.asnumpy(), "data")
+    assert_close(reader.forward(), net(images), 2e-5)
+
+
+def test_a_fixed_size_is_held_and_other_sizes_are_refused(tmp_path):
+    net = initialized("add_fpn_resnet8", num_classes=3, width_multiplier=1)
+    files, _ = symbol.export_symbol(net, tmp_path, "net", (3, 32, 48))
+    path = tmp_path / "net.onnx"
+    onnx_model.export_onnx(*files, path, (3, 32, 48), fixed_size=True)
+    assert onnx_model.session(path).get_inputs()[0].shape == ["N", 3, 32, 48]
+    images = input_value((2, 3, 32, 48))
+    assert_close(onnx_model.network(path)(images), net(images))
+    with pytest.raises(UserError, match="takes images of 32 x 48 pixels .* not of 32 x 32: resize"):
+        onnx_model.network(path)(input_value((2, 3, 32, 32)))
 
 
 def check_onnx(net, folder, shape, batch=3):

@@ -18,7 +18,15 @@ DESCRIPTION = "export.json"
 FORMAT = "openaff export 1"
 
 
-def export_folder(subject, out, formats=FORMATS, batch=None, dtype="float32", calibration=None):
+def export_folder(
+    subject,
+    out,
+    formats=FORMATS,
+    batch=None,
+    dtype="float32",
+    calibration=None,
+    fixed_size=False,
+):
     """Write a new export folder, whole or not at all.
 
     ``NAME-symbol.json`` and ``NAME-0000.params``, ``NAME.onnx``, ``NAME-int8.onnx``,
@@ -38,6 +46,8 @@ def export_folder(subject, out, formats=FORMATS, batch=None, dtype="float32", ca
         ``float32`` or ``float16``: of the ONNX file.
     calibration : iterable of numpy.ndarray, optional
         float32 (N, 3, H, W), scaled: writes an INT8 file whose ranges are measured on these.
+    fixed_size : bool
+        Dense tasks: ONNX files for the subject's height and width only; by default they stay free.
 
     Returns
     -------
@@ -56,10 +66,15 @@ def export_folder(subject, out, formats=FORMATS, batch=None, dtype="float32", ca
         raise UserError(f"formats are {' and '.join(FORMATS)}, not {', '.join(unknown) or 'none'}")
     if "onnx" not in formats and (dtype != "float32" or calibration is not None or batch):
         raise UserError("dtype, batch and int8 have an effect on the format onnx only")
+    if fixed_size and not ("onnx" in formats and TASKS[subject.task].dense):
+        raise UserError(
+            "fixed_size has an effect on the ONNX files of networks that give maps only: others "
+            "have a fixed size anyway"
+        )
     if out.exists():
         raise UserError(f"the export folder {out} exists: take another --out, or remove it")
     with atomic_folder(out) as folder:
-        return _write(subject, folder, formats, batch, dtype, calibration)
+        return _write(subject, folder, formats, batch, dtype, calibration, fixed_size)
 
 
 def _check_outputs(subject):
@@ -74,14 +89,14 @@ def _check_outputs(subject):
         )
 
 
-def _write(subject, folder, formats, batch, dtype, calibration):
+def _write(subject, folder, formats, batch, dtype, calibration, fixed_size):
     _check_outputs(subject)
     name = subject.model
     files, parity = export_symbol(subject.net, folder, name, subject.input_shape)
     parity = {"symbol": parity}
     if "onnx" in formats:
         path = folder / f"{name}.onnx"
-        export_onnx(*files, path, subject.input_shape, batch)
+        export_onnx(*files, path, subject.input_shape, batch, fixed_size)
         parity["onnx"] = _check_onnx(subject, path, TOLERANCE)
         if calibration is not None:
             to_int8(path, folder / f"{name}-int8.onnx", calibration)

@@ -1,4 +1,9 @@
-"""From an exported symbol to an ONNX model that is ready for inference."""
+"""From an exported symbol to an ONNX model that is ready for inference.
+
+Every file has opset 17 and IR 8, with ONNX's own operators only: readers of 2022 and later take it.
+MXNet's exporter writes the operators of opset 13, and none of them changed for our use until 17;
+from 18 on ``Resize`` and the reductions have another form.
+"""
 
 import contextlib
 import os
@@ -12,10 +17,11 @@ from ..utils.errors import UserError
 from ..utils.files import atomic
 
 INPUT, OUTPUT = "data", "logits"
+OPSET, IR = 17, 8
 
 
 def exporter():
-    """MXNet's ONNX exporter.
+    """MXNet's ONNX exporter, the class that translates graphs.
 
     Raises
     ------
@@ -30,12 +36,12 @@ def exporter():
             f"ONNX export needs onnx and onnxruntime ({error}): pip install -e .[onnx]"
         ) from None
     try:
-        from mxnet import onnx as mx_onnx
+        from mxnet import onnx as mx_onnx  # noqa: F401
         from mxnet.onnx.mx2onnx._export_onnx import MXNetGraph
 
         # Taken before the exporter's own, which is registered for opset 12.
         MXNetGraph.register("_contrib_BilinearResize2D", 13)(_bilinear_resize)
-        return mx_onnx.export_model
+        return MXNetGraph
     except (ImportError, AttributeError) as error:
         raise UserError(
             f"MXNet's exporter cannot use onnx {onnx.__version__} ({error}): "
@@ -75,7 +81,7 @@ def _bilinear_resize(node, **graph):
     ]
 
 
-def export_onnx(symbol, params, path, input_shape, batch=None):
+def export_onnx(symbol, params, path, input_shape, batch=None, fixed_size=False):
     """Write the ONNX form of exported files: weights as initialisers, batch norms folded.
 
     The height and the width of a network that gives maps of its input's size stay free, ``H`` and
@@ -94,35 +100,68 @@ def export_onnx(symbol, params, path, input_shape, batch=None):
         (3, H, W).
     batch : int, optional
         A fixed batch size; by default it stays free, ``N``.
+    fixed_size : bool
+        Fix the height and the width of all networks, for readers that need them.
 
     Raises
     ------
     UserError
         See :func:`exporter`.
     """
-    export_model = exporter()
+    Graph = exporter()
     import onnx
     import onnxruntime
 
     shape = (batch or 1,) + tuple(input_shape)
-    size = ("H", "W") if _gives_maps(symbol, shape) else shape[2:]
+    size = ("H", "W") if _gives_maps(symbol, shape) and not fixed_size else shape[2:]
     wanted = (batch or "N", shape[1]) + size
-    free = {} if wanted == shape else {"dynamic": True, "dynamic_input_shapes": [wanted]}
+    free = {} if wanted == shape else {"dynamic_input_shapes": [wanted]}
+    weights = mx.nd.load(str(params)) or {}  # MXNet gives a list where there are none
+    # Not by the exporter's export_model, which takes the newest opset and IR that onnx knows.
+    graph = Graph().create_onnx_graph_proto(
+        mx.sym.load(str(symbol)),
+        {key.partition(":")[2]: value for key, value in weights.items()},
+        [shape],
+        [onnx.TensorProto.FLOAT],
+        opset_version=OPSET,
+        dynamic=bool(free),
+        **free,
+    )
+    _weights_are_no_inputs(graph)
+    _name_output(graph)
+    model = onnx.helper.make_model(
+        graph, opset_imports=[onnx.helper.make_opsetid("", OPSET)], ir_version=IR
+    )
     with tempfile.TemporaryDirectory() as folder:
-        raw, plain, folded = (os.path.join(folder, f"{name}.onnx") for name in "abc")
-        export_model(str(symbol), str(params), [shape], [np.float32], raw, **free)
-        model = onnx.load(raw)
-        _weights_are_no_inputs(model.graph)
-        _name_output(model.graph)
+        plain, folded = (os.path.join(folder, f"{name}.onnx") for name in "ab")
         onnx.save(model, plain)
         options = onnxruntime.SessionOptions()
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
         options.optimized_model_filepath = folded
         onnxruntime.InferenceSession(plain, options, providers=["CPUExecutionProvider"])
-        model = onnx.load(folded)
-        onnx.checker.check_model(model, full_check=True)
-        with atomic(path) as temporary:
-            onnx.save(model, str(temporary))
+        _write(onnx.load(folded), path)
+
+
+def _write(model, path):
+    """Write a model that ONNX's checker accepts, with opset 17, IR 8 and no other operators.
+
+    ONNX Runtime names all of its own domains in what it writes, and its own IR.
+    """
+    import onnx
+
+    foreign = {node.domain for node in model.graph.node} - {"", "ai.onnx"}
+    opsets = {each.version for each in model.opset_import if each.domain in ("", "ai.onnx")}
+    if foreign or opsets != {OPSET}:
+        raise UserError(
+            f"the installed onnxruntime wrote opset {opsets} and the operators of {foreign}, not "
+            f"plain opset {OPSET}: pip install -e .[onnx]"
+        )
+    del model.opset_import[:]
+    model.opset_import.append(onnx.helper.make_opsetid("", OPSET))
+    model.ir_version = IR
+    onnx.checker.check_model(model, full_check=True)
+    with atomic(path) as temporary:
+        onnx.save(model, str(temporary))
 
 
 def _gives_maps(symbol, shape):
@@ -156,9 +195,7 @@ def to_float16(path, out):
 
     model = convert_float_to_float16(onnx.load(str(path)), keep_io_types=True)
     _casts_of_the_input_first(model.graph)
-    onnx.checker.check_model(model)
-    with atomic(out) as temporary:
-        onnx.save(model, str(temporary))
+    _write(model, out)
 
 
 def _casts_of_the_input_first(graph):
@@ -181,6 +218,7 @@ def to_int8(path, out, batches):
         float32 (N, 3, H, W), scaled as for the network: what the ranges are measured on.
     """
     exporter()
+    import onnx
     from onnxruntime import quantization
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
@@ -192,13 +230,13 @@ def to_int8(path, out, batches):
             batch = next(self.batches, None)
             return None if batch is None else {INPUT: batch}
 
-    with tempfile.TemporaryDirectory() as folder, atomic(out) as temporary:
-        prepared = os.path.join(folder, "prepared.onnx")
+    with tempfile.TemporaryDirectory() as folder:
+        prepared, quantized = (os.path.join(folder, f"{name}.onnx") for name in "ab")
         quant_pre_process(str(path), prepared, skip_symbolic_shape=True)
         with _quiet_root_logger():
             quantization.quantize_static(
                 prepared,
-                str(temporary),
+                quantized,
                 Reader(),
                 quant_format=quantization.QuantFormat.QDQ,
                 # Only where the time goes: sums and products of maps gain nothing.
@@ -210,6 +248,7 @@ def to_int8(path, out, batches):
                 weight_type=quantization.QuantType.QInt8,
                 activation_type=quantization.QuantType.QUInt8,
             )
+        _write(onnx.load(quantized), out)
 
 
 @contextlib.contextmanager
@@ -255,11 +294,17 @@ def network(path, threads=None):
     """An ONNX model as a callable from NDArray (N, 3, H, W) to NDArray logits (N, classes).
 
     A model of a fixed batch size runs as often as it takes, on the last image again to fill up.
+    Images of another size than the model's are a :class:`UserError`.
     """
     runner = session(path, threads)
-    size = runner.get_inputs()[0].shape[0]
+    size, _, *pixels = runner.get_inputs()[0].shape
 
     def run(images):
+        if any(isinstance(a, int) and a != b for a, b in zip(pixels, images.shape[2:])):
+            raise UserError(
+                "{} takes images of {} x {} pixels (height x width), not of {} x {}: resize them, "
+                "or export without --fixed-size".format(path, *pixels, *images.shape[2:])
+            )
         return runner.run(None, {INPUT: images})[0]
 
     def run_in_steps(images):

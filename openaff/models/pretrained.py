@@ -11,6 +11,7 @@ from ..utils.errors import UserError
 from ..utils.registry import Registry
 from . import create_model
 
+OUTPUT_LAYERS = ("output", "fc")  # what networks call their last layer
 SHOWN = 3  # names that a message lists of each kind of difference
 
 
@@ -48,6 +49,51 @@ def load_parameters(net, path, ctx=None, name=None):
         raise _refusal(path, name, problem)
     # Nothing is left over but a head that the network does not have.
     net.load_parameters(str(path), ctx=ctx, cast_dtype=True, ignore_extra=bool(head))
+
+
+def load_with_new_outputs(net, path, name=None):
+    """Load a file into an initialised network that may have another number of outputs.
+
+    Where the file has another number, or no output layer, the network's own keeps its values.
+
+    Parameters
+    ----------
+    net : Block
+        Left as it is where anything is wrong.
+    path : path-like
+        What ``net.save_parameters`` wrote, or an exported ``NAME-0000.params``.
+    name : str, optional
+        What messages call the network, by default its class.
+
+    Returns
+    -------
+    list of str
+        The names of the parameters that keep their values.
+
+    Raises
+    ------
+    UserError
+        Any other difference, with its names; see :func:`load_parameters`.
+    """
+    name = name or type(net).__name__
+    arrays = {
+        key.partition(":")[2] if key.startswith(("arg:", "aux:")) else key: value
+        for key, value in _read(path, name).items()
+    }
+    params = net._collect_params_with_prefix()
+    outputs = [key for layer in OUTPUT_LAYERS for key in (f"{layer}.weight", f"{layer}.bias")]
+    new = [key for key in outputs if key in params]
+    if all(key in arrays and _fits(params[key].shape, arrays[key].shape) for key in new):
+        new = []
+    expected = {key: param.shape for key, param in params.items() if key not in new}
+    arrays = {key: value for key, value in arrays.items() if key not in new}
+    problem = None if set(expected) & set(arrays) else _other_form(arrays)
+    problem = problem or _differences(expected, arrays)
+    if problem:
+        raise _refusal(path, name, problem)
+    for key, value in arrays.items():
+        params[key].set_data(value.astype(params[key].dtype))
+    return new
 
 
 def load_model(model, path, ctx=None, /, **options):
@@ -139,8 +185,8 @@ def _fits(expected, found):
 
 def _count_outputs(arrays):
     """Rows of the output layer, or None where there is none of a known name."""
-    layers = (arrays[key] for key in ("output.bias", "fc.bias") if key in arrays)
-    return next((bias.shape[0] for bias in layers), None)
+    names = (f"{layer}.bias" for layer in OUTPUT_LAYERS)
+    return next((arrays[name].shape[0] for name in names if name in arrays), None)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """The configuration of a training: every setting, with its rules in its own section."""
 
 import dataclasses
+import math
 import pathlib
 from dataclasses import dataclass, field
 from typing import Any, Dict, List, Optional
@@ -9,6 +10,7 @@ import yaml
 from omegaconf import MISSING
 
 from ..data import DATASETS, DataConfig
+from ..models.pretrained import PUBLISHED
 from ..tasks import TASKS, check_network
 from ..utils.configs import Section, build, check_types, read_yaml, require
 from ..utils.errors import UserError
@@ -78,7 +80,10 @@ class Config(Section):
     epochs: int = MISSING
     seed: int = 0
     initializer: str = "xavier"  # xavier or msraprelu
-    start_from: Optional[str] = None  # parameters to start from, instead of the initializer's
+    start_from: Optional[str] = None  # what to start from: a file, a run, an export, or a name
+    start_params: Optional[str] = None  # the file of a published name
+    freeze: List[str] = field(default_factory=list)  # patterns of parameters that stay
+    lr_mult: Dict[str, float] = field(default_factory=dict)  # pattern -> factor of the rate
     precision: str = "float32"  # float16 (float32 master weights) or amp, on GPUs
     sync_batch_norm: bool = False  # one batch norm over all devices of a process
     kvstore: Optional[str] = None  # several processes: dist_sync or dist_device_sync
@@ -117,6 +122,28 @@ class Config(Section):
                 "data.mixup_off_epochs",
                 (self.data.mixup_off_epochs or 0) < self.epochs,
                 "must be in [0, epochs)",
+            ),
+        )
+        published = self.start_from in PUBLISHED
+        require(
+            prefix,
+            (
+                "start_params",
+                self.start_params or not published,
+                f"is needed: the file of {self.start_from}",
+            ),
+            (
+                "start_params",
+                self.start_params is None or published,
+                "has no effect without a published name in start_from",
+            ),
+            *(
+                (
+                    "lr_mult",
+                    math.isfinite(factor) and factor > 0,
+                    f"of {pattern!r} must be positive",
+                )
+                for pattern, factor in self.lr_mult.items()
             ),
         )
         if self.schedule.unit == "epochs":

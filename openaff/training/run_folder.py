@@ -15,6 +15,7 @@ from ..utils.files import atomic, write_json, write_text
 from ..utils.provenance import environment, provenance
 from .checkpoint import save_checkpoint
 from .curves import plot_curves
+from .finetuning import describe_start
 
 
 class Run:
@@ -167,6 +168,7 @@ def report(name, result, rows, task):
         "parameters": f"{result['parameters']:,}, {result['trainable_parameters']:,} trainable",
         "data": f"{result['dataset']}, {result['labels']}; {result['split']}",
         "protocol": result["protocol"],
+        **({"start": describe_start(result["start"])} if result.get("start") else {}),
         "seed": result["seed"],
         f"best {headline.title}": headline.show(best)
         + ", epoch {best_epoch}, {best_selection}".format(**result),

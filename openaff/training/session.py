@@ -15,7 +15,7 @@ from ..data import load_dataset
 from ..data.batches import test_batches, training_batches
 from ..data.transforms import describe_augmentation
 from ..models import create_model
-from ..models.pretrained import load_parameters
+from ..models.pretrained import PUBLISHED
 from ..tasks import NonFiniteLoss, load_task
 from ..utils.errors import UserError
 from ..utils.interrupt import Stopped, StopRequest
@@ -24,6 +24,7 @@ from .config import load_config, to_yaml
 from .distillation import Distillation, load_teacher
 from .distributed import Workers
 from .engine import Engine, initialize
+from .finetuning import describe_finetuning, describe_start, freeze, load_start, scale_rates
 from .run_folder import Run, refuse_existing
 from .schedule import Schedule
 
@@ -58,6 +59,8 @@ def train(config, out, devices):
         out, to_yaml(config), session.task, writes=session.workers.rank == 0, imports=config.imports
     )
     session.save()  # so that a crash in the first epoch can be resumed, too
+    if session.start and session.workers.rank == 0:
+        print(f"start from {describe_start(session.start)}", flush=True)
     return session.fit()
 
 
@@ -102,8 +105,10 @@ class _Session:
             config.schedule, config.optimizer.lr, config.epochs, len(self.batches)
         )
         self.net, self.evaluation_net = networks(config, self.task.outputs, devices)
+        self.start = None  # what was loaded, and what is new
         if fresh and config.start_from:
-            load_parameters(self.net, config.start_from, devices, config.model.name)
+            self.start = load_start(self.net, config)
+        scale_rates(self.net, config.lr_mult, freeze(self.net, config.freeze))
         self.engine = Engine(
             self.net,
             self._loss(),
@@ -262,6 +267,7 @@ class _Session:
             "seconds": self.seconds,
             "waited": self.waited,
             "rows": self.run.rows,
+            "start": self.start,
             "devices": len(self.devices),
             "workers": self.workers.count,
         }
@@ -273,6 +279,7 @@ class _Session:
             path, self.net, self.engine.trainer, self.devices, self.workers.count
         )
         self.engine.restore(state)
+        self.start = state.get("start")
         self.epoch, self.batch = state["epoch"], state["batch"]
         self.seconds, self.waited = state["seconds"], state["waited"]
         self.meter = self.task.meter()
@@ -311,6 +318,7 @@ class _Session:
             "granularity": self.dataset.granularity,
             "split": self.dataset.split,
             "protocol": protocol(self.config, self.batch_size * self.workers.count),
+            **({"start": self.start} if self.start else {}),
             "seed": self.config.seed,
             "devices": list(map(str, self.devices)),
             "workers": self.workers.count,
@@ -340,7 +348,11 @@ def protocol(config, batch_size):
     if config.sync_batch_norm:
         parts.append("synchronised batch norms")
     if config.start_from:
-        parts.append("continued from " + "/".join(pathlib.Path(config.start_from).parts[-2:]))
+        start = config.start_from
+        if start not in PUBLISHED:
+            start = "/".join(pathlib.Path(start).parts[-2:])
+        parts.append(f"continued from {start}")
+    parts += describe_finetuning(config)
     return "; ".join(parts + [config.initializer, config.precision])
 
 
