@@ -51,8 +51,8 @@ setup(
         # mxnet.onnx imports onnx.mapping, which onnx 1.17 removed; 1.16.2 and 1.19.2 are the
         # versions that its exports were checked with (1.19.2 has no wheel for Python 3.8 and 3.9).
         "onnx": ["onnx>=1.15,<1.17", "onnxruntime<1.20"],
-        # Teachers of gluoncv's in distillation. The last release; works beside mxnet 1.9.1 without
-        # PyTorch.
+        # Teachers of gluoncv's in distillation, its networks with our fusions, its detectors on our
+        # maps. The last release; works beside mxnet 1.9.1 without PyTorch.
         "gluoncv": ["gluoncv==0.10.5.post0"],
         # Masks of COCO's annotations, for scripts/prepare_coco.py.
         "coco": ["pycocotools>=2.0.6"],

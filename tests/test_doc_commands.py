@@ -50,6 +50,7 @@ SMALL = {  # what makes a command small, by what it has
         + ["data.image_size=32", "data.crop_size=32"],
     ),
     "scripts/benchmark.py": ["--turns", "1"],
+    "examples/detect_with_aff.py": ["--steps", "1", "--images", "2", "--size", "64"],
     "scripts/reproduce_tables.py": ["--results", "results-of-the-test"],
 }
 UNTESTED = ("make ", "docker ", ". ")  # shell and installation: continuous integration makes
@@ -69,7 +70,7 @@ def commands(text):
 def workspace(root, tmp_path_factory):
     """A folder with all that the pages' commands name; ``DIR`` is set by what they prepare."""
     folder = tmp_path_factory.mktemp("workspace")
-    for name in ("scripts", "configs", "results"):
+    for name in ("scripts", "examples", "configs", "results"):
         (folder / name).symlink_to(root / name)
     with pytest.MonkeyPatch.context() as patch:
         write_cifar100(folder / "cifar100", patch, images=128)
@@ -130,7 +131,7 @@ def run(line, places):
         (pathlib.Path(re.search(r"--resume (\S+)", line).group(1)) / "result.json").unlink()
     if "prepare_imagenet.py" in line:
         places["imagenet"] = f"packed{line.count('--devkit')}"
-    kinds = ("imagenet", "prepare_coco", "camvid", "stopsign_fpn", "sirst")
+    kinds = ("imagenet", "prepare_coco", "detect", "camvid", "stopsign_fpn", "sirst")
     kind = next((kind for kind in kinds if kind in line), "cifar")
     line = line.replace("DIR", places.get(kind, kind))
     line = re.sub(r"\bFILE\b", lambda _: parameters_for(line), line)
@@ -159,11 +160,12 @@ def run(line, places):
 @pytest.mark.parametrize("page", [page for page in PAGES if page != "docs/tables.md"])
 def test_commands_run(page, root, workspace, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", sys.argv)
-    places = {"cifar": "cifar100", "imagenet": "packed0", "prepare_coco": "coco"}
+    places = {"cifar": "cifar100", "imagenet": "packed0", "prepare_coco": "coco", "detect": "coco"}
     count = 0
     text = (root / page).read_text()
-    if "prepare_coco.py" in text:
+    if "prepare_coco.py" in text or "detect_with_aff.py" in text:
         pytest.importorskip("pycocotools", reason="needs the extra [coco]")
+        shutil.rmtree(workspace / "coco", ignore_errors=True)
         write_coco(workspace / "coco")
     for line in commands(text):
         try:

@@ -29,7 +29,7 @@ def test_no_placeholder_is_left(root, page):
 @pytest.mark.parametrize("page", PAGES)
 def test_every_file_named_exists(root, page):
     text = (root / page).read_text()
-    named = re.findall(r"(?:scripts|configs)/[\w/.-]+\.(?:py|yaml)", text)
+    named = re.findall(r"(?:scripts|configs|examples)/[\w/.-]+\.(?:py|yaml)", text)
     folder = (root / page).parent
     linked = [folder / link for link in re.findall(r"\]\(([\w./-]+)\)", text)]
     for path in [root / name for name in named] + linked:
