@@ -82,7 +82,7 @@ def read_photos(root, split, count, size):
         raise UserError(f"cannot read {path}: {error.strerror}") from None
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} is not a file of COCO's annotations: {error!r}") from None
-    chosen = [number for number, each in boxes.items() if each][:count]
+    chosen = [number for number in sorted(boxes) if boxes[number]][:count]
     if len(chosen) < count:
         raise UserError(f"{path} has {len(chosen)} photographs with boxes, not {count}")
     pixels, labels = [], []
