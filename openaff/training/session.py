@@ -28,7 +28,7 @@ from .run_folder import Run, refuse_existing
 from .schedule import Schedule
 
 
-def train(config, out, devices):
+def train(config, out, devices, engine=Engine):
     """Train as ``config`` says into the new folder ``out``; returns what its result.json says.
 
     Of several workers the first one writes the folder, and the others return ``None``.
@@ -41,6 +41,8 @@ def train(config, out, devices):
         The run folder, which must not exist.
     devices : list of mx.Context
         See :func:`~openaff.utils.devices.parse_devices`.
+    engine : callable
+        What makes the engine, as :class:`~openaff.training.engine.Engine` does.
 
     Raises
     ------
@@ -52,7 +54,7 @@ def train(config, out, devices):
     """
     config.check()
     refuse_existing(out)  # before the data set is read
-    session = _Session(config, devices)
+    session = _Session(config, devices, engine)
     session.workers.any(False)  # all have looked
     session.run = Run(
         out, to_yaml(config), session.task, writes=session.workers.rank == 0, imports=config.imports
@@ -61,7 +63,7 @@ def train(config, out, devices):
     return session.fit()
 
 
-def resume(folder, devices, checkpoint=LAST):
+def resume(folder, devices, checkpoint=LAST, engine=Engine):
     """Go on with a run folder from one of its checkpoints; see :func:`train`.
 
     The result is bit-equal to that of a run without interruption (on a CPU).
@@ -74,7 +76,7 @@ def resume(folder, devices, checkpoint=LAST):
     folder = pathlib.Path(folder)
     Run.reopen(folder, writes=False)  # before the data set is read
     config = load_config(folder / "config.yaml")
-    session = _Session(config, devices, fresh=False)
+    session = _Session(config, devices, engine, fresh=False)
     session.run = Run.reopen(folder, session.task, writes=session.workers.rank == 0)
     session.restore(folder / checkpoint)
     return session.fit()
@@ -83,7 +85,7 @@ def resume(folder, devices, checkpoint=LAST):
 class _Session:
     """One run: what it trains on, and where in it we are."""
 
-    def __init__(self, config, devices, fresh=True):
+    def __init__(self, config, devices, engine, fresh=True):
         for seed in (random.seed, np.random.seed, mx.random.seed):
             seed(config.seed)
         _check_precision(config, devices)
@@ -104,7 +106,7 @@ class _Session:
         self.net, self.evaluation_net = networks(config, self.task.outputs, devices)
         if fresh and config.start_from:
             load_parameters(self.net, config.start_from, devices, config.model.name)
-        self.engine = Engine(
+        self.engine = engine(
             self.net,
             self._loss(),
             self.schedule,
@@ -253,9 +255,10 @@ class _Session:
             sums = self.meter.state(self.workers.sum)
         except NonFiniteLoss:
             raise self._not_finite() from None
-        self.engine.share_statistics()
+        self.engine.settle()
         state = {
             **self.engine.state(),
+            "framework": self.engine.framework,
             "epoch": self.epoch,
             "batch": self.batch,
             "sums": sums,
@@ -265,13 +268,11 @@ class _Session:
             "devices": len(self.devices),
             "workers": self.workers.count,
         }
-        self.run.checkpoint(self.net, self.engine.trainer, state)
+        self.run.checkpoint(self.engine, state)
 
     def restore(self, path):
         """Go back to the moment of a checkpoint."""
-        state = load_checkpoint(
-            path, self.net, self.engine.trainer, self.devices, self.workers.count
-        )
+        state = load_checkpoint(path, self.engine, self.workers.count)
         self.engine.restore(state)
         self.epoch, self.batch = state["epoch"], state["batch"]
         self.seconds, self.waited = state["seconds"], state["waited"]
@@ -310,9 +311,12 @@ class _Session:
             "labels": self.dataset.labels,
             "granularity": self.dataset.granularity,
             "split": self.dataset.split,
-            "protocol": protocol(self.config, self.batch_size * self.workers.count),
+            "protocol": protocol(
+                self.config, self.batch_size * self.workers.count, self.engine.framework
+            ),
             "seed": self.config.seed,
-            "devices": list(map(str, self.devices)),
+            "framework": self.engine.framework,
+            "devices": list(map(str, self.engine.devices)),
             "workers": self.workers.count,
             "headline": headline,
             f"best_{headline}": best[f"test_{headline}"],
@@ -323,7 +327,7 @@ class _Session:
         }
 
 
-def protocol(config, batch_size):
+def protocol(config, batch_size, framework=Engine.framework):
     """The recipe in one line, for result files."""
     parts = [
         f"{config.epochs} epochs",
@@ -341,6 +345,8 @@ def protocol(config, batch_size):
         parts.append("synchronised batch norms")
     if config.start_from:
         parts.append("continued from " + "/".join(pathlib.Path(config.start_from).parts[-2:]))
+    if framework != Engine.framework:
+        parts.append(f"trained in {framework}")
     return "; ".join(parts + [config.initializer, config.precision])
 
 
