@@ -10,13 +10,13 @@ palette (NAME.png) and the photograph in the classes' colours (NAME-overlay.png)
 
 import contextlib
 import json
-import pathlib
 
 import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from openaff.data.image_folder import SUFFIXES, read_photo
+from openaff.data.image_folder import read_photo
+from openaff.data.preprocessing import image_files
 from openaff.deploy.predict import ENGINES, Predictor
 from openaff.tasks.pictures import class_colours, indexed, overlay
 from openaff.utils import cli
@@ -42,24 +42,6 @@ def parse_args():
     parser.add_argument("--json", action="store_true", help="print a JSON object instead")
     add_imports(parser)
     return parser.parse_args()
-
-
-def is_image(path):
-    return path.suffix.lower() in SUFFIXES and path.is_file()
-
-
-def image_files(paths):
-    """The paths, with the image files of folders in their place."""
-    files = []
-    for path in map(pathlib.Path, paths):
-        if not path.is_dir():
-            files.append(path)
-            continue
-        inside = sorted(each for each in path.iterdir() if is_image(each))
-        if not inside:
-            raise UserError(f"the folder {path} holds no images ({', '.join(SUFFIXES)})")
-        files += inside
-    return files
 
 
 def output_names(path):

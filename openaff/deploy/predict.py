@@ -4,16 +4,14 @@ import pathlib
 
 import mxnet as mx
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
-from ..data.image_folder import CenterCrop, read_photo
-from ..data.transforms import Normalize
+from ..data.preprocessing import Preprocessing, photo
 from ..tasks import TASKS
 from ..utils.errors import UserError, positive_int
 from .export import read_export
 from .onnx_model import network
 
-LARGEST = 1 << 26  # pixels that a network may see of one photograph
 ENGINES = {"mxnet": "-symbol.json", "onnxruntime": ".onnx", "onnxruntime-int8": "-int8.onnx"}
 
 
@@ -59,34 +57,19 @@ class Predictor:
             self._network.hybridize(static_alloc=True)
         else:
             self._network = network(path)
-        _, height, width = self.description["input_shape"]
-        ratio = self.description["crop_ratio"]
-        self._short_side = self.description.get("short_side")
-        if ratio is not None and height == width:
-            self._crop = CenterCrop(height, ratio)  # as in evaluation
-        else:
-            self._crop = lambda image: np.asarray(
-                ImageOps.fit(image, (width, height), Image.BILINEAR)
-            )
-        self._normalize = Normalize(self.description["mean"], self.description["std"])
-
-    def preprocess(self, images):
-        """float32 (N, 3, H, W): cropped, resized and scaled as in the network's evaluation.
-
-        Parameters
-        ----------
-        images : list
-            Paths, PIL images, or uint8 arrays (H, W, 3) in RGB or (H, W) in grey.
-
-        Raises
-        ------
-        UserError
-            An image that cannot be read, or an array of another type or shape.
-        """
-        return self._normalize(np.stack([self._crop(_photo(image)) for image in images]))
+        keys = ("input_shape", "mean", "std", "crop_ratio")
+        self.preprocess = Preprocessing(
+            *(self.description[key] for key in keys),
+            dense=self.task.dense,
+            short_side=self.description.get("short_side"),
+        )
 
     def logits(self, images):
-        """float32 (N, classes) of a list of images, see :meth:`preprocess`."""
+        """float32 (N, classes) of a list of images.
+
+        They are paths, PIL images, or uint8 arrays (H, W, 3) in RGB or (H, W) in grey; see
+        :class:`~openaff.data.preprocessing.Preprocessing`.
+        """
         steps = range(0, len(images), self.batch_size)
         batches = (self.preprocess(images[start : start + self.batch_size]) for start in steps)
         outputs = [self._network(mx.nd.array(each)).asnumpy() for each in batches]
@@ -106,42 +89,18 @@ class Predictor:
         Raises
         ------
         UserError
-            No images, or see :meth:`preprocess`.
+            No images, or one that cannot be read.
         """
         if isinstance(images, (str, pathlib.Path, Image.Image)):
             raise UserError("a list of images is needed: write [image]")
         if not len(images):
             raise UserError("there are no images to predict")
         if self.task.dense:
-            return [self._map(_photo(image)) for image in images]
+            return [self._map(photo(image)) for image in images]
         return self.task.decode(self.logits(images), self.labels, positive_int("top", top))
 
-    def _map(self, photo):
-        """What a network of any input size says of one photograph, at its size."""
-        seen = photo
-        if self._short_side:
-            scale = self._short_side / min(photo.size)
-            sides = [max(1, round(scale * side)) for side in photo.size]
-            if sides[0] * sides[1] > LARGEST:
-                raise UserError(
-                    "a photograph of {} x {} is too long to be seen as {} x {}: crop it".format(
-                        *photo.size, *sides
-                    )
-                )
-            seen = photo.resize(sides, Image.BILINEAR)
-        outputs = self._network(mx.nd.array(self._normalize(np.asarray(seen)[None]))).asnumpy()
+    def _map(self, image):
+        """What a network of any input size says of one PIL image, at its size."""
+        outputs = self._network(mx.nd.array(self.preprocess([image]))).asnumpy()
         (decoded,) = self.task.decode(outputs, self.labels)
-        return decoded.resized(photo.height, photo.width)
-
-
-def _photo(image):
-    """A PIL image in RGB."""
-    if isinstance(image, Image.Image):
-        return ImageOps.exif_transpose(image).convert("RGB")
-    if isinstance(image, np.ndarray):
-        if image.dtype != np.uint8 or image.ndim not in (2, 3) or image.shape[2:] not in ((), (3,)):
-            raise UserError(
-                f"an array must be uint8 (H, W, 3) or (H, W), not {image.dtype} {image.shape}"
-            )
-        return Image.fromarray(image).convert("RGB")
-    return read_photo(image)
+        return decoded.resized(image.height, image.width)
