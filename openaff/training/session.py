@@ -28,7 +28,11 @@ from .run_folder import Run, refuse_existing
 from .schedule import Schedule
 
 
-def train(config, out, devices, engine=Engine):
+def _mxnet(config):
+    return Engine
+
+
+def train(config, out, devices, engine=_mxnet):
     """Train as ``config`` says into the new folder ``out``; returns what its result.json says.
 
     Of several workers the first one writes the folder, and the others return ``None``.
@@ -42,7 +46,8 @@ def train(config, out, devices, engine=Engine):
     devices : list of mx.Context
         See :func:`~openaff.utils.devices.parse_devices`.
     engine : callable
-        What makes the engine, as :class:`~openaff.training.engine.Engine` does.
+        ``engine(config)`` gives what makes the engine, by default
+        :class:`~openaff.training.engine.Engine`.
 
     Raises
     ------
@@ -63,7 +68,7 @@ def train(config, out, devices, engine=Engine):
     return session.fit()
 
 
-def resume(folder, devices, checkpoint=LAST, engine=Engine):
+def resume(folder, devices, checkpoint=LAST, engine=_mxnet):
     """Go on with a run folder from one of its checkpoints; see :func:`train`.
 
     The result is bit-equal to that of a run without interruption (on a CPU).
@@ -88,6 +93,7 @@ class _Session:
     def __init__(self, config, devices, engine, fresh=True):
         for seed in (random.seed, np.random.seed, mx.random.seed):
             seed(config.seed)
+        make_engine = engine(config)
         _check_precision(config, devices)
         self.config = config
         self.devices = devices
@@ -106,7 +112,7 @@ class _Session:
         self.net, self.evaluation_net = networks(config, self.task.outputs, devices)
         if fresh and config.start_from:
             load_parameters(self.net, config.start_from, devices, config.model.name)
-        self.engine = engine(
+        self.engine = make_engine(
             self.net,
             self._loss(),
             self.schedule,

@@ -70,9 +70,12 @@ class BatchNorm(nn.BatchNorm2d):
             return F.batch_norm(x, mean, variance, weight, self.bias, eps=self.eps)
         self.num_batches_tracked.add_(1)
         kept = variance * (1 - self.momentum)
+        # Copies: the backward pass refuses buffers that have changed since.
+        mean, variance = mean.clone(), variance.clone()
         x = F.batch_norm(x, mean, variance, weight, self.bias, True, self.momentum, self.eps)
         count = x.numel() // x.shape[1]
-        variance.copy_(kept + (variance - kept) * ((count - 1) / count))
+        self.running_mean.copy_(mean)
+        self.running_var.copy_(kept + (variance - kept) * ((count - 1) / count))
         return x
 
 

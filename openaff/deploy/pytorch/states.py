@@ -176,7 +176,7 @@ def _build(path, model, options, state):
 
 
 def _form_of_block(state):
-    """Channels and reduction of a block, from the shape of its first context's first convolution."""
+    """Channels and reduction of a block, from the first convolution of its first context."""
     for context in ("local_att.", "global_att.", "attention."):
         kernels = {name: state[name] for name in state if state[name].ndim == 4}
         names = sorted(name for name in kernels if name.startswith(context))
