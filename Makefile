@@ -49,6 +49,6 @@ $(STAMP): setup.py
 	@base=$$($(PYTHON) -c 'import os, sys; print(os.path.realpath(sys.executable))'); \
 	  rm -rf $(VENV); "$$base" -m venv $(VENV) \
 	  || { echo "error: '$(PYTHON) -m venv' failed: on Debian, apt install python3-venv" >&2; exit 1; }
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[$(MXNET),onnx,demo,gluoncv,coco,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[$(MXNET),onnx,openvino,demo,gluoncv,coco,dev]'
 	@$(BIN)/python -c 'import openaff; openaff.AFF'
 	@touch $@
