@@ -165,6 +165,13 @@ def test_commands_run(page, root, workspace, monkeypatch, capsys):
     if "prepare_coco.py" in text:
         pytest.importorskip("pycocotools", reason="needs the extra [coco]")
         write_coco(workspace / "coco")
+    if "pytorch.py" in text:
+        torch = pytest.importorskip("torch", reason="needs the extra [torch]")
+        pytest.importorskip("safetensors", reason="needs the extra [torch]")
+        from openaff.deploy.pytorch.network import IAFF
+
+        torch.save(IAFF(8).state_dict(), "port.pth")
+        shutil.rmtree("exports/aff8", ignore_errors=True)
     for line in commands(text):
         try:
             run(line, places)
