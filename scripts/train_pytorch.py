@@ -41,7 +41,7 @@ class Updates:
     """MXNet's update rules, for parameters of PyTorch.
 
     PyTorch's own differ from them: MXNet's momentum holds the learning rates of the steps that it
-    comes from, and its weight decay is not clipped with the gradients.
+    comes from, and the gradients are clipped before the weight decay is added (by Adam after it).
 
     Parameters
     ----------
@@ -71,34 +71,39 @@ class Updates:
         self.count += 1
         with torch.no_grad():
             for name, param in self.params.items():
-                gradient = param.grad * scale
-                if "clip_gradient" in self.settings:
-                    limit = self.settings["clip_gradient"]
-                    gradient = gradient.clamp(-limit, limit)
                 exempt = self.no_wd and param.ndim == 1  # biases, weights and biases of norms
                 decay = 0.0 if exempt else self.settings["wd"]
                 states = [self.states[f"{name}:{state}"] for state in self._state_names()]
-                self.rule(param, gradient, decay, lr, *states)
+                self.rule(param, param.grad * scale, decay, lr, *states)
 
     def _state_names(self):
         return self.STATES[self.rule.__name__]
 
+    def _clipped(self, gradient):
+        limit = self.settings.get("clip_gradient")
+        return gradient if limit is None else gradient.clamp(-limit, limit)
+
     def nag(self, param, gradient, decay, lr, momentum):
-        rate, gradient = self.settings["momentum"], gradient + decay * param
-        momentum.mul_(rate).sub_(lr * gradient)
-        param.add_(rate * momentum - lr * gradient)
+        rate, gradient = self.settings["momentum"], self._clipped(gradient)
+        momentum.mul_(rate)
+        step = lr * (gradient + decay * param)
+        param.add_(rate * (momentum - step) - step)
+        # MXNet takes the decay of the momentum from the weight that is updated already.
+        momentum.sub_(lr * (gradient + decay * param))
 
     def sgd(self, param, gradient, decay, lr, momentum):
+        gradient = self._clipped(gradient)
         momentum.mul_(self.settings["momentum"]).sub_(lr * (gradient + decay * param))
         param.add_(momentum)
 
     def adagrad(self, param, gradient, decay, lr, squares):
+        gradient = self._clipped(gradient)
         squares.add_(gradient**2)
         param.sub_(lr * (gradient / (squares + self.settings["eps"]).sqrt() + decay * param))
 
     def adam(self, param, gradient, decay, lr, mean, squares):
         beta1, beta2 = self.settings["beta1"], self.settings["beta2"]
-        gradient = gradient + decay * param
+        gradient = self._clipped(gradient + decay * param)
         mean.mul_(beta1).add_((1 - beta1) * gradient)
         squares.mul_(beta2).add_((1 - beta2) * gradient**2)
         lr *= (1 - beta2**self.count) ** 0.5 / (1 - beta1**self.count)

@@ -167,6 +167,13 @@ def test_commands_run(page, root, workspace, monkeypatch, capsys):
         pytest.importorskip("pycocotools", reason="needs the extra [coco]")
         shutil.rmtree(workspace / "coco", ignore_errors=True)
         write_coco(workspace / "coco")
+    if "pytorch.py" in text:
+        torch = pytest.importorskip("torch", reason="needs the extra [torch]")
+        pytest.importorskip("safetensors", reason="needs the extra [torch]")
+        from openaff.deploy.pytorch.network import IAFF
+
+        torch.save(IAFF(8).state_dict(), "port.pth")
+        shutil.rmtree("exports/aff8", ignore_errors=True)
     for line in commands(text):
         try:
             run(line, places)

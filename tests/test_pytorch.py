@@ -12,9 +12,20 @@ import numpy as np
 import pytest
 from helpers import assert_close, filled, input_value, load_script, param_value, structural_params
 
+from PIL import Image
+
 from openaff import MSCAM, UserError, create_model
 from openaff import fusion as fusions
-from openaff.data import DATASETS, Dataset, ImageSet, Labels, load_dataset, register_dataset
+from openaff.data import (
+    DATASETS,
+    DataConfig,
+    Dataset,
+    ImageSet,
+    Labels,
+    load_dataset,
+    register_dataset,
+)
+from openaff.data.transforms import Normalize
 from openaff.deploy import export
 from openaff.deploy.pytorch import states, weights
 from openaff.deploy.subject import run_subject
@@ -47,20 +58,25 @@ def both(name, **options):
     return ours, theirs.eval()
 
 
-def assert_equal(ours, theirs, images):
-    """Equal outputs, and in training equal outputs, gradients and running statistics."""
-    x = as_torch(images)
+def assert_equal(ours, theirs, images, relative=1e-7):
+    """Equal outputs, and in training equal outputs, gradients and running statistics.
+
+    Training in float64: where a batch norm has few values, gradients amplify rounding.
+    ``relative``: of their gradients.
+    """
     with torch.no_grad():
-        assert_close(theirs(x).numpy(), ours(images))
-    theirs.train()
-    mask = mx.nd.random.normal(shape=ours(images).shape)
+        assert_close(theirs(as_torch(images)).numpy(), ours(images))
+    theirs.double().train()
+    ours.cast("float64")
+    images = images.astype("float64")
+    x, mask = as_torch(images), mx.nd.random.normal(shape=ours(images).shape, dtype="float64")
     with mx.autograd.record():
         output = ours(images)
         loss = (output * mask).sum()
     loss.backward()
     result = theirs(x)
     (result * as_torch(mask)).sum().backward()
-    assert_close(result.detach().numpy(), output, 1e-4)
+    assert_close(result.detach().numpy(), output, 1e-6)
     found = dict(theirs.named_parameters())
     largest = max(
         np.abs(param.grad().asnumpy()).max()
@@ -71,13 +87,15 @@ def assert_equal(ours, theirs, images):
     for name, param in structural_params(ours).items():
         name = weights.torch_name(name)
         if "running" in name:
-            assert_close(state[name].numpy(), param.data(), 1e-4)
+            assert_close(state[name].numpy(), param.data(), 1e-6)  # momentum is float32
         elif param.grad_req == "null":
             assert not found[name].requires_grad
         else:
             difference = np.abs(found[name].grad.numpy() - param.grad().asnumpy()).max()
             # Biases before a batch norm have a gradient of rounding errors alone.
-            assert difference <= 1e-4 * max(np.abs(param.grad().asnumpy()).max(), 1e-2 * largest)
+            assert difference <= relative * max(
+                np.abs(param.grad().asnumpy()).max(), 1e-3 * largest
+            )
 
 
 @pytest.mark.parametrize("key", list(FUSIONS))
@@ -125,6 +143,12 @@ FAMILIES = [
 ]
 
 
+@pytest.fixture(autouse=True)
+def trusting(monkeypatch):
+    """Any version of PyTorch: the files are our own."""
+    monkeypatch.setattr(states, "SAFE_LOAD", (0, 0))
+
+
 @pytest.fixture
 def small(monkeypatch):
     """ImageNet's networks with one block a stage, in both frameworks."""
@@ -142,7 +166,8 @@ def test_every_family_equals_ours(small, name, options):
         if key.endswith(("gamma", "beta", "mean", "var", "bias")):
             param.set_data(filled_value(key, param.shape))
     theirs, _ = weights.torch_network(ours, name, options)
-    assert_equal(ours, theirs.eval(), input_value((4, 3, *size)))
+    relative = 1e-4 if "fpn" in name else 1e-7  # MXNet interpolates in float32
+    assert_equal(ours, theirs.eval(), input_value((4, 3, *size)), relative)
 
 
 def filled_value(name, shape):
@@ -299,6 +324,24 @@ def test_export_errors(exported, tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"PyTorch is needed .*: pip install -e .\[torch\]"):
         export.export_folder(subject, tmp_path / "x", ["pytorch"])
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_pages_snippets_run(exported, root, tmp_path, monkeypatch):
+    folder, subject = exported
+    (tmp_path / "exports").mkdir()
+    (tmp_path / "exports" / "aff8").symlink_to(folder)
+    photo = load_dataset(DataConfig()).test.images[0]
+    Image.fromarray(photo).save(tmp_path / "photo.png")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    page = (root / "docs/pytorch.md").read_text()
+    names = {}
+    for code in re.findall(r"```python\n(.*?)```", page, re.S):
+        monkeypatch.delitem(sys.modules, "network", raising=False)
+        exec(code, names)  # noqa: S102
+    scaled = Normalize(subject.mean, subject.std)(photo[None])
+    assert_close(names["logits"].numpy(), subject.net(mx.nd.array(scaled)))
+    assert names["fused"].shape == (2, 64, 8, 8)
 
 
 def test_load_errors(exported, tmp_path):
@@ -466,8 +509,8 @@ def test_more_import_errors(tmp_path, monkeypatch):
     for out, message in (("no/x.params", "there is no such folder"), (".", "it is a folder")):
         with pytest.raises(UserError, match=message):
             run_import(monkeypatch, "--state", path, "--model", "AFF", "--out", tmp_path / out)
-    monkeypatch.setattr(torch, "__version__", "2.4.1")
-    with pytest.raises(UserError, match="torch 2.4.1 may run code from such a file"):
+    monkeypatch.setattr(states, "SAFE_LOAD", (99, 0))
+    with pytest.raises(UserError, match=r"torch .* may run code from such a file: take torch 2.6"):
         states.import_state(path, "AFF")
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(UserError, match="PyTorch is needed"):
@@ -612,15 +655,18 @@ def test_updates_are_those_of_mxnet(script, settings):
         assert_close(params[name].detach().numpy(), ours[name].data(), 1e-6)
 
 
-def test_several_steps_go_as_ours(script):
-    ours, theirs = engines(script)
-    for engine in (ours, theirs):
-        for images, targets in batches(3, False):
-            engine.train_step(images, targets, ClassificationMeter(5))
-    theirs.settle()
-    for name, param in structural_params(theirs.net).items():
-        expected = structural_params(ours.net)[name].data().asnumpy()
-        np.testing.assert_allclose(param.data().asnumpy(), expected, rtol=1e-3, atol=1e-4)
+def test_running_statistics_are_those_of_mxnet():
+    """Of few values, where the variance's divisor shows."""
+    ours, theirs = mx.gluon.nn.BatchNorm(in_channels=3), network.BatchNorm(3)
+    ours.initialize()
+    for seed in range(2):
+        x = input_value((3, 3, 1, 1), seed)
+        with mx.autograd.record():
+            output = ours(x)
+        output.backward()
+        assert_close(theirs(as_torch(x)).detach().numpy(), output)
+    for name in ("running_mean", "running_var"):
+        assert_close(getattr(theirs, name).numpy(), getattr(ours, name).data(), 1e-6)
 
 
 def train(script, out, engine=None):
