@@ -54,8 +54,8 @@ setup(
         # The fastest engine of ONNX files. The last year with wheels for Python 3.8 (which gets
         # 2024.4) up to 3.11; it asks for numpy>=1.16.6 alone, so that mxnet's numpy stays.
         "openvino": ["openvino>=2024.4,<2025"],
-        # Exports to PyTorch and what comes back.  2.4 is the last that has wheels for Python 3.8 (3.9:
-        # 2.8), and knows all that network.py and its tests use.
+        # Exports to PyTorch and what comes back.  2.4 is the last that has wheels for Python 3.8
+        # (3.9: 2.8), and knows all that network.py and its tests use.
         "torch": ["torch>=2.4", "safetensors>=0.4"],
         # Teachers of gluoncv's in distillation, its networks with our fusions, its detectors on our
         # maps. The last release; works beside mxnet 1.9.1 without PyTorch, and
