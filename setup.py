@@ -51,8 +51,8 @@ setup(
         # mxnet.onnx imports onnx.mapping, which onnx 1.17 removed; 1.16.2 and 1.19.2 are the
         # versions that its exports were checked with (1.19.2 has no wheel for Python 3.8 and 3.9).
         "onnx": ["onnx>=1.15,<1.17", "onnxruntime<1.20"],
-        # Exports to PyTorch and what comes back.  2.4 is the last that has wheels for Python 3.8 (3.9:
-        # 2.8), and knows all that network.py and its tests use.
+        # Exports to PyTorch and what comes back.  2.4 is the last that has wheels for Python 3.8
+        # (3.9: 2.8), and knows all that network.py and its tests use.
         "torch": ["torch>=2.4", "safetensors>=0.4"],
         # Teachers of gluoncv's in distillation. The last release; works beside mxnet 1.9.1 without
         # PyTorch; openaff.utils.imports hides PyTorch 2 from it.

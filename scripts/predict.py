@@ -33,7 +33,7 @@ def parse_args():
     )
     parser.add_argument("images", nargs="+", metavar="IMAGE", help="image files, or folders")
     parser.add_argument(
-        "--engine", choices=ENGINES, help="default: onnxruntime, or mxnet if there is no ONNX file"
+        "--engine", choices=ENGINES, help="default: onnxruntime, else mxnet, else pytorch"
     )
     parser.add_argument(
         "--top", type=int, metavar="N", help="of classification: labels to print (5)"

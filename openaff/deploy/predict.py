@@ -12,9 +12,15 @@ from ..tasks import TASKS
 from ..utils.errors import UserError, positive_int
 from .export import read_export
 from .onnx_model import network
+from .pytorch.weights import runner
 
 LARGEST = 1 << 26  # pixels that a network may see of one photograph
-ENGINES = {"mxnet": "-symbol.json", "onnxruntime": ".onnx", "onnxruntime-int8": "-int8.onnx"}
+ENGINES = {
+    "mxnet": "-symbol.json",
+    "onnxruntime": ".onnx",
+    "onnxruntime-int8": "-int8.onnx",
+    "pytorch": ".safetensors",
+}
 
 
 class Predictor:
@@ -25,8 +31,8 @@ class Predictor:
     folder : path-like
         What :func:`openaff.deploy.export.export_folder` wrote.
     engine : str, optional
-        ``mxnet``, ``onnxruntime`` or ``onnxruntime-int8``; by default ONNX Runtime in float32, or
-        MXNet where there is no ONNX file.
+        ``mxnet``, ``onnxruntime``, ``onnxruntime-int8`` or ``pytorch``; by default ONNX Runtime in
+        float32, or MXNet where there is no ONNX file, or PyTorch where there is no other.
     batch_size : int
         Images at once.
 
@@ -57,6 +63,8 @@ class Predictor:
             params = folder / (self.description["model"] + "-0000.params")
             self._network = mx.gluon.SymbolBlock.imports(str(path), ["data"], str(params))
             self._network.hybridize(static_alloc=True)
+        elif engine == "pytorch":
+            self._network = runner(path)
         else:
             self._network = network(path)
         _, height, width = self.description["input_shape"]
