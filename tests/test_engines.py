@@ -150,7 +150,7 @@ def test_every_engine_says_the_same(exported, digits_run):
     batch = images(3, 3, 32, 32)
     expected = run_subject(digits_run[0]).net(mx.nd.array(batch)).asnumpy()
     facts = read_export(exported)
-    for name in engines.ENGINES:
+    for name in [name for name in engines.ENGINES if name != "pytorch"]:  # not in this export
         engine = Engine(exported, facts, name)
         tolerance = 0.1 if name.endswith("int8") else 1e-5
         outputs = engine(mx.nd.array(batch)).asnumpy()

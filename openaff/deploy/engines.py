@@ -1,4 +1,4 @@
-"""What runs the files of an export folder: MXNet, ONNX Runtime, OpenVINO."""
+"""What runs the files of an export folder: MXNet, ONNX Runtime, OpenVINO, PyTorch."""
 
 import pathlib
 
@@ -6,6 +6,7 @@ import mxnet as mx
 
 from ..utils.errors import UserError
 from . import onnx_model, openvino_model
+from .pytorch.weights import import_torch, runner
 
 # Engine -> the end of its file's name.
 ENGINES = {
@@ -14,12 +15,19 @@ ENGINES = {
     "onnxruntime-int8": "-int8.onnx",
     "openvino": ".onnx",
     "openvino-int8": "-int8.onnx",
+    "pytorch": ".safetensors",
 }
-FASTEST = ("openvino", "onnxruntime", "mxnet")  # see docs/export.md; all compute in float32
+FASTEST = (
+    "openvino",
+    "onnxruntime",
+    "mxnet",
+    "pytorch",
+)  # see docs/export.md; all compute in float32
 RUNTIMES = {
     "onnxruntime": onnx_model.runtime,
     "openvino": openvino_model.runtime,
     "mxnet": lambda: mx,
+    "pytorch": import_torch,
 }
 
 
@@ -72,6 +80,9 @@ class Engine:
             params = folder / f"{model}-0000.params"
             self._run = mx.gluon.SymbolBlock.imports(str(path), ["data"], str(params))
             self._run.hybridize(static_alloc=True)
+        elif name == "pytorch":
+            self.precision = "f32"
+            self._run = runner(path)
         elif name.startswith("onnxruntime"):
             self.precision = "f16" if description["onnx_dtype"] == "float16" else "f32"
             self._run = onnx_model.network(path)
@@ -88,7 +99,7 @@ class Engine:
 
 def _fastest(there, folder):
     """The first of :data:`FASTEST` that has a file and is installed."""
-    problem = "it has no symbol and no ONNX file"
+    problem = "it has none of their files"
     for name in FASTEST:
         if name in there:
             try:

@@ -101,7 +101,8 @@ def write_weights(path, network, model, options):
     state = {name: value.detach().cpu() for name, value in network.state_dict().items()}
     facts = json.dumps({"model": model, "options": options}, sort_keys=True)
     with atomic(path) as temporary:
-        save_file(state, str(temporary), metadata={"format": "pt", "openaff": facts})
+        # One entry alone: several would be in any order, and the files would differ.
+        save_file(state, str(temporary), metadata={"openaff": facts})
 
 
 def export_pytorch(net, folder, model, options, input_shape):
