@@ -1,14 +1,18 @@
 # Two commands do everything on a fresh machine: make demo, make test.
 #   PYTHON=python3.10 make demo     another interpreter (3.8 to 3.11)
 #   MXNET=cu117 make demo           mxnet for NVIDIA GPUs instead of the CPU build
+#   EXTRAS='torch safetensors' make test   more to install: the tests of PyTorch's side need these
 
 PYTHON ?= python3
 MXNET ?= cpu
+EXTRAS ?=
 VENV := .venv
 GPU_MXNET := $(if $(filter cpu,$(MXNET)),cu117,$(MXNET))
 BIN := $(VENV)/bin
 # Another interpreter or mxnet is another installation.
 STAMP := $(VENV)/installed-$(MXNET)-$(subst /,_,$(PYTHON))
+SPACE := $(subst ,, )
+INSTALLED := $(STAMP)$(if $(EXTRAS),-$(subst /,_,$(subst =,,$(subst $(SPACE),_,$(EXTRAS)))))
 
 .PHONY: demo test test-long test-gpu-wheels lint clean
 
@@ -16,11 +20,11 @@ demo: $(STAMP)
 	$(BIN)/python scripts/demo.py
 
 # Two processes of one thread each: most tests wait for Python, not for arithmetic.
-test: $(STAMP)
+test: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
-# Long checks: ONNX files of all published networks.
-test-long: $(STAMP)
+# Long checks: ONNX files of all published networks, torch.compile.
+test-long: $(INSTALLED)
 	$(BIN)/python -m pytest -m long
 
 # Whether pip alone brings all that the GPU build is linked to (3 GB of downloads, no GPU needed).
@@ -49,6 +53,12 @@ $(STAMP): setup.py
 	@base=$$($(PYTHON) -c 'import os, sys; print(os.path.realpath(sys.executable))'); \
 	  rm -rf $(VENV); "$$base" -m venv $(VENV) \
 	  || { echo "error: '$(PYTHON) -m venv' failed: on Debian, apt install python3-venv" >&2; exit 1; }
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[$(MXNET),onnx,demo,gluoncv,coco,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[$(MXNET),onnx,openvino,demo,gluoncv,coco,dev]'
 	@$(BIN)/python -c 'import openaff; openaff.AFF'
 	@touch $@
+
+ifneq ($(INSTALLED),$(STAMP))
+$(INSTALLED): $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(EXTRAS)
+	@touch $@
+endif

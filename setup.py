@@ -51,8 +51,15 @@ setup(
         # mxnet.onnx imports onnx.mapping, which onnx 1.17 removed; 1.16.2 and 1.19.2 are the
         # versions that its exports were checked with (1.19.2 has no wheel for Python 3.8 and 3.9).
         "onnx": ["onnx>=1.15,<1.17", "onnxruntime<1.20"],
-        # Teachers of gluoncv's in distillation. The last release; works beside mxnet 1.9.1 without
-        # PyTorch.
+        # The fastest engine of ONNX files. The last year with wheels for Python 3.8 (which gets
+        # 2024.4) up to 3.11; it asks for numpy>=1.16.6 alone, so that mxnet's numpy stays.
+        "openvino": ["openvino>=2024.4,<2025"],
+        # Exports to PyTorch and what comes back.  2.4 is the last that has wheels for Python 3.8
+        # (3.9: 2.8), and knows all that network.py and its tests use.
+        "torch": ["torch>=2.4", "safetensors>=0.4"],
+        # Teachers of gluoncv's in distillation, its networks with our fusions, its detectors on our
+        # maps. The last release; works beside mxnet 1.9.1 without PyTorch, and
+        # openaff.utils.imports hides PyTorch 2 from it.
         "gluoncv": ["gluoncv==0.10.5.post0"],
         # Masks of COCO's annotations, for scripts/prepare_coco.py.
         "coco": ["pycocotools>=2.0.6"],

@@ -2,6 +2,7 @@
 """Evaluate a network on the test split of a data set.
 
     python scripts/evaluate.py --run runs/aff8
+    python scripts/evaluate.py --export exports/aff8 --engine openvino
     python scripts/evaluate.py --model aff_cifar_resnet8 --option width_multiplier=1 \\
         --params runs/aff8/best.params --dataset cifar100 --labels fine --data DIR
     python scripts/evaluate.py --published cifar100/AFF-ResNet-32/0.8357 --params FILE --data DIR
@@ -36,7 +37,7 @@ from openaff.utils.provenance import provenance
 
 def parse_args():
     parser = Parser(__doc__)
-    add_arguments(parser)
+    add_arguments(parser, exports=True)
     parser.add_argument(
         "--ten-crop", action="store_true", help="photographs: mean over ten squares of each"
     )
@@ -71,6 +72,27 @@ def ten_crop_size(data):
     data.image_size = round(size / (data.crop_ratio or info.crop_ratio))
     data.crop_ratio = 1.0
     return size
+
+
+def check_engine(args):
+    """Refuse flags that have no effect."""
+    if args.export and args.devices != "cpu":
+        raise UserError("--devices has no effect with --export: its engines run on the CPU")
+    if not args.export:
+        for flag, asked in (("engine", args.engine != "auto"), ("precision", args.precision)):
+            if asked:
+                raise UserError(f"--{flag} is for --export: other networks run in MXNet")
+
+
+def check_classes(source, subject, dataset):
+    """Refuse the data set of a run or an export whose network has other classes."""
+    names, theirs = subject.class_names, tuple(dataset.class_names)
+    numbered = names == tuple(map(str, range(len(names))))  # of a published checkpoint
+    if names != theirs and not (numbered and len(names) >= len(theirs)):
+        raise UserError(
+            f"{source} has other classes than the data: {', '.join(names[:3])}, ..., not "
+            f"{', '.join(theirs[:3])}, ..."
+        )
 
 
 def several_views(args, net, task):
@@ -121,6 +143,8 @@ def one_line(result, info, task):
         if metric is not METRICS["accuracy"]:
             line += f" {metric.title} {metric.show(result[metric.key])},"
     line = line[:-1] + " ({images:,} images, {images_per_second:.0f} images/s)".format(**result)
+    if result["engine"]:
+        line += "; {engine}, {precision}".format(**result)
     if result["ten_crop"]:
         line += "; mean over ten crops"
     for key, value in result["views"].items():
@@ -140,16 +164,15 @@ def main():
     for path in filter(None, (args.per_class, args.confusion)):
         if not pathlib.Path(path).resolve().parent.is_dir():
             raise UserError(f"cannot write {path}: there is no such folder")
+    check_engine(args)
     devices = parse_devices(args.devices)
     data = data_from_arguments(args)
     ten_crop = ten_crop_size(data) if args.ten_crop else None
     dataset = load_dataset(data)
     subject = subject_from_arguments(args, data, dataset, devices)
-    if args.run and subject.class_names != tuple(dataset.class_names):
-        raise UserError(
-            f"{args.run} has other classes than the data: {', '.join(subject.class_names[:3])}, "
-            f"..., not {', '.join(dataset.class_names[:3])}, ..."
-        )
+    source = args.run or args.export
+    if source:
+        check_classes(source, subject, dataset)
     task = load_task(dataset, subject.loss)
     net = TenCrop(subject.net, ten_crop) if ten_crop else subject.net
     net = several_views(args, net, task)
@@ -171,7 +194,9 @@ def main():
     result = {
         "model": subject.model,
         "options": subject.options,
-        "params": args.params or f"{args.run}/best.params",
+        "params": args.params or args.export or f"{args.run}/best.params",
+        "engine": subject.net.name if args.export else None,
+        "precision": subject.net.precision if args.export else None,
         **measured,
         "ten_crop": ten_crop,
         "views": {key: value for key, value in views.items() if value},

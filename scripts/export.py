@@ -1,7 +1,8 @@
 #!/usr/bin/env python
-"""Export a network as files that plain MXNet and ONNX Runtime load without openaff.
+"""Export a network as files that MXNet, ONNX Runtime and PyTorch load without openaff.
 
     python scripts/export.py --run runs/aff8 --out exports/aff8
+    python scripts/export.py --run runs/aff8 --out exports/aff8 --format symbol,onnx,pytorch
     python scripts/export.py --published cifar100/AFF-ResNet-32/0.8357 --params FILE --out DIR
     python scripts/export.py --model aff_cifar_resnet8 --params FILE --dataset cifar100 \\
         --data DIR --out exports/aff8 --int8
@@ -11,7 +12,7 @@ training images and, like --dtype float16, the accuracy on the test split.
 """
 
 from openaff.data import load_dataset
-from openaff.deploy.export import FORMATS, add_to_description, export_folder
+from openaff.deploy.export import FORMATS, USUAL, add_to_description, export_folder
 from openaff.deploy.quantization import accuracies, calibration_batches
 from openaff.deploy.subject import (
     add_arguments,
@@ -29,7 +30,10 @@ def parse_args():
     add_arguments(parser)
     parser.add_argument("--out", required=True, metavar="DIR", help="export folder to make")
     parser.add_argument(
-        "--format", default=",".join(FORMATS), help="symbol, onnx or both (%(default)s)"
+        "--format",
+        default=",".join(USUAL),
+        metavar="F,F,...",
+        help=f"some of {', '.join(FORMATS)} (%(default)s)",
     )
     parser.add_argument("--input", metavar="3xHxW", help="input size (the data set's)")
     parser.add_argument("--batch", default="dynamic", help="dynamic or a number (%(default)s)")

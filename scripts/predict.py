@@ -10,6 +10,7 @@ palette (NAME.png) and the photograph in the classes' colours (NAME-overlay.png)
 
 import contextlib
 import json
+import sys
 
 import numpy as np
 from PIL import Image
@@ -17,7 +18,8 @@ from tqdm import tqdm
 
 from openaff.data.image_folder import read_photo
 from openaff.data.preprocessing import image_files
-from openaff.deploy.predict import ENGINES, Predictor
+from openaff.deploy.engines import add_engine
+from openaff.deploy.predict import Predictor
 from openaff.tasks.pictures import class_colours, indexed, overlay
 from openaff.utils import cli
 from openaff.utils.arguments import Parser, add_imports
@@ -32,9 +34,7 @@ def parse_args():
         "--export", required=True, metavar="DIR", help="export folder, written by export.py"
     )
     parser.add_argument("images", nargs="+", metavar="IMAGE", help="image files, or folders")
-    parser.add_argument(
-        "--engine", choices=ENGINES, help="default: onnxruntime, or mxnet if there is no ONNX file"
-    )
+    add_engine(parser)
     parser.add_argument(
         "--top", type=int, metavar="N", help="of classification: labels to print (5)"
     )
@@ -95,15 +95,17 @@ def main():
     args = parse_args()
     import_modules(args.imports)
     files = image_files(args.images)
-    predictor = Predictor(args.export, args.engine)
+    predictor = Predictor(args.export, args.engine, precision=args.precision)
     check_output(args, predictor, files)
     top = 5 if args.top is None else args.top
     with atomic_folder(args.out) if args.out else contextlib.nullcontext() as out:
         rows = predict(predictor, files, top, out)
     if args.json:
         predictions = {str(path): record for path, record, _ in rows}
-        print(json.dumps({"engine": predictor.engine, "predictions": predictions}, indent=2))
+        facts = {"engine": predictor.engine, "precision": predictor.precision}
+        print(json.dumps({**facts, "predictions": predictions}, indent=2))
         return
+    print(f"engine: {predictor.engine}, {predictor.precision}", file=sys.stderr)
     for path, _, words in rows:
         print(f"{path}: {words}")
     if args.out:

@@ -90,6 +90,7 @@ def annotation(image, category, segmentation, area=100, crowd=0):
         "segmentation": segmentation,
         "area": area,
         "iscrowd": crowd,
+        "bbox": [1, 1, 8, 9],
     }
 
 

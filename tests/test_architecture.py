@@ -91,6 +91,7 @@ def loaded_by(code):
 
 def test_importing_openaff_loads_no_more_than_it_must():
     heavy = {"mxnet", "gluoncv", "matplotlib", "onnx", "onnxruntime", "tensorboardX", "sklearn"}
+    heavy |= {"torch", "safetensors"}
     assert not heavy & loaded_by("import openaff")
     loaded = loaded_by("import openaff; openaff.create_model('aff_cifar_resnet8')")
     assert not heavy & (loaded - loaded_by("import mxnet"))  # mxnet takes what is there
@@ -99,5 +100,18 @@ def test_importing_openaff_loads_no_more_than_it_must():
 
 def test_running_an_export_loads_no_training():
     loaded = loaded_by("import openaff.deploy.predict, openaff.deploy.export, openaff.analysis")
-    assert not {"matplotlib", "tensorboardX", "gluoncv"} & loaded
+    assert not {"matplotlib", "tensorboardX", "gluoncv", "torch"} & loaded
     assert not any(name.startswith("openaff.training") for name in loaded)
+
+
+def test_the_file_that_exports_copy_needs_pytorch_alone():
+    tree = ast.parse((PACKAGE / "deploy/pytorch/network.py").read_text())
+    roots = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            assert not node.level
+            roots.add(node.module.partition(".")[0])
+        elif isinstance(node, ast.Import):
+            roots |= {alias.name.partition(".")[0] for alias in node.names}
+    standard = {"functools", "inspect", "json", "pathlib", "re", "types"}
+    assert roots - standard == {"torch", "safetensors"}

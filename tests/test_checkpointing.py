@@ -48,9 +48,9 @@ def test_a_restored_engine_goes_on_bit_equal(tmp_path, devices, optimizer):
     one = trained(3, devices, optimizer)
     count = len(one.devices)
     state = {**STATE, **one.state(), "devices": count}
-    save_checkpoint(tmp_path, one.net, one.trainer, state)
+    save_checkpoint(tmp_path, one, state)
     other = engine(devices, **OPTIMIZERS[optimizer])
-    restored = load_checkpoint(tmp_path / LAST, other.net, other.trainer, other.devices)
+    restored = load_checkpoint(tmp_path / LAST, other)
     assert restored.items() >= state.items()
     other.restore(restored)
     for each in (one, other):
@@ -62,17 +62,15 @@ def test_a_restored_engine_goes_on_bit_equal(tmp_path, devices, optimizer):
 def test_the_one_before_is_kept(tmp_path):
     each = trained(1)
     for step in (1, 2, 3):
-        save_checkpoint(tmp_path, each.net, each.trainer, dict(STATE, step=step))
+        save_checkpoint(tmp_path, each, dict(STATE, step=step))
     assert sorted(path.name for path in tmp_path.iterdir()) == [LAST, PREVIOUS]
     for name, step in ((LAST, 3), (PREVIOUS, 2)):
-        assert (
-            load_checkpoint(tmp_path / name, each.net, each.trainer, each.devices)["step"] == step
-        )
+        assert load_checkpoint(tmp_path / name, each)["step"] == step
 
 
 def test_a_full_disk_costs_no_earlier_checkpoint(tmp_path, monkeypatch):
     each = trained(1)
-    save_checkpoint(tmp_path, each.net, each.trainer, STATE)
+    save_checkpoint(tmp_path, each, STATE)
     before = (tmp_path / LAST).read_bytes()
 
     def full(*_):
@@ -80,7 +78,7 @@ def test_a_full_disk_costs_no_earlier_checkpoint(tmp_path, monkeypatch):
 
     monkeypatch.setattr(checkpointing.zipfile.ZipFile, "write", full)
     with pytest.raises(OSError, match="No space left"):
-        save_checkpoint(tmp_path, each.net, each.trainer, STATE)
+        save_checkpoint(tmp_path, each, STATE)
     assert [path.name for path in tmp_path.iterdir()] == [LAST]
     assert (tmp_path / LAST).read_bytes() == before
 
@@ -97,12 +95,12 @@ def test_a_full_disk_costs_no_earlier_checkpoint(tmp_path, monkeypatch):
 )
 def test_damage_is_named_and_nothing_loaded(tmp_path, damage):
     each = trained(2)
-    save_checkpoint(tmp_path, each.net, each.trainer, STATE)
+    save_checkpoint(tmp_path, each, STATE)
     path = tmp_path / LAST
     path.write_bytes(damage(path.read_bytes()))
     other, before = engine(), values(engine())
     with pytest.raises(UserError, match=f"{LAST} is damaged or no checkpoint.*{PREVIOUS} beside"):
-        load_checkpoint(path, other.net, other.trainer, other.devices)
+        load_checkpoint(path, other)
     for name, value in values(other).items():
         np.testing.assert_array_equal(value, before[name])
 
@@ -110,19 +108,19 @@ def test_damage_is_named_and_nothing_loaded(tmp_path, damage):
 def test_other_errors(tmp_path):
     each = trained(1)
     with pytest.raises(UserError, match="there is no checkpoint"):
-        load_checkpoint(tmp_path / LAST, each.net, each.trainer, each.devices)
-    save_checkpoint(tmp_path, each.net, each.trainer, dict(STATE, devices=2))
+        load_checkpoint(tmp_path / LAST, each)
+    save_checkpoint(tmp_path, each, dict(STATE, devices=2))
     with pytest.raises(
         UserError, match="written by a run on 2 devices, not 1: resume it on as many"
     ):
-        load_checkpoint(tmp_path / LAST, each.net, each.trainer, each.devices)
-    save_checkpoint(tmp_path, each.net, each.trainer, STATE)
+        load_checkpoint(tmp_path / LAST, each)
+    save_checkpoint(tmp_path, each, STATE)
     other = engine(model="aff_cifar_resnet8")
     with pytest.raises(UserError, match="missing"):
-        load_checkpoint(tmp_path / LAST, other.net, other.trainer, other.devices)
+        load_checkpoint(tmp_path / LAST, other)
     with zipfile.ZipFile(tmp_path / "foreign", "w") as archive:
         for name in ("net.params", "devices.params"):
             archive.writestr(name, "")
         archive.writestr("state.json", '{"format": "other"}')
     with pytest.raises(UserError, match="is of another format: 'other'"):
-        load_checkpoint(tmp_path / "foreign", each.net, each.trainer, each.devices)
+        load_checkpoint(tmp_path / "foreign", each)

@@ -9,6 +9,7 @@ from openaff.training.config import DistillationConfig
 from openaff.training.distillation import Distillation, load_teacher
 from openaff.training.engine import Engine, initialize
 from openaff.training.optimizers import OptimizerConfig
+from openaff.utils.imports import import_gluoncv
 
 SHAPE = (3, 32, 32)
 rng = np.random.RandomState(0)
@@ -64,7 +65,10 @@ def test_a_student_learns_its_teachers_logits(tmp_path):
 
 
 def test_a_gluoncv_teacher(tmp_path):
-    model_zoo = pytest.importorskip("gluoncv.model_zoo", reason="needs the extra [gluoncv]")
+    try:
+        model_zoo = import_gluoncv()
+    except ImportError:
+        pytest.skip("needs the extra [gluoncv]")
 
     network = model_zoo.get_model("cifar_resnet20_v1", classes=4)
     network.initialize()

@@ -51,6 +51,7 @@ SMALL = {  # what makes a command small, by what it has
     ),
     "configs/finetune/": ["epochs=1", "data.batch_size=4"],
     "scripts/benchmark.py": ["--turns", "1"],
+    "examples/detect_with_aff.py": ["--steps", "1", "--images", "2", "--size", "64"],
     "scripts/reproduce_tables.py": ["--results", "results-of-the-test"],
 }
 UNTESTED = ("make ", "docker ", ". ")  # shell and installation: continuous integration makes
@@ -70,7 +71,7 @@ def commands(text):
 def workspace(root, tmp_path_factory):
     """A folder with all that the pages' commands name; ``DIR`` is set by what they prepare."""
     folder = tmp_path_factory.mktemp("workspace")
-    for name in ("scripts", "configs", "results"):
+    for name in ("scripts", "examples", "configs", "results"):
         (folder / name).symlink_to(root / name)
     with pytest.MonkeyPatch.context() as patch:
         write_cifar100(folder / "cifar100", patch, images=128)
@@ -132,7 +133,7 @@ def run(line, places):
     if "prepare_imagenet.py" in line:
         places["imagenet"] = f"packed{line.count('--devkit')}"
     places["finetune"] = "photos"
-    kinds = ("finetune", "imagenet", "prepare_coco", "camvid", "stopsign_fpn", "sirst")
+    kinds = ("finetune", "imagenet", "prepare_coco", "detect", "camvid", "stopsign_fpn", "sirst")
     kind = next((kind for kind in kinds if kind in line), "cifar")
     line = line.replace("DIR", places.get(kind, kind))
     line = re.sub(r"\bFILE\b", lambda _: parameters_for(line), line)
@@ -161,12 +162,20 @@ def run(line, places):
 @pytest.mark.parametrize("page", [page for page in PAGES if page != "docs/tables.md"])
 def test_commands_run(page, root, workspace, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", sys.argv)
-    places = {"cifar": "cifar100", "imagenet": "packed0", "prepare_coco": "coco"}
+    places = {"cifar": "cifar100", "imagenet": "packed0", "prepare_coco": "coco", "detect": "coco"}
     count = 0
     text = (root / page).read_text()
-    if "prepare_coco.py" in text:
+    if "prepare_coco.py" in text or "detect_with_aff.py" in text:
         pytest.importorskip("pycocotools", reason="needs the extra [coco]")
+        shutil.rmtree(workspace / "coco", ignore_errors=True)
         write_coco(workspace / "coco")
+    if "pytorch.py" in text:
+        torch = pytest.importorskip("torch", reason="needs the extra [torch]")
+        pytest.importorskip("safetensors", reason="needs the extra [torch]")
+        from openaff.deploy.pytorch.network import IAFF
+
+        torch.save(IAFF(8).state_dict(), "port.pth")
+        shutil.rmtree("exports/aff8", ignore_errors=True)
     for line in commands(text):
         try:
             run(line, places)

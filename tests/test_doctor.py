@@ -142,7 +142,7 @@ def test_gluoncv_without_libgl_is_told(monkeypatch, children):
     found = findings_of(checks.check_devices("cpu", 1))
     assert "apt install libgl1" in found["gluoncv"].text
     assert found["gluoncv"].status == "warning"
-    children["import openaff, gluoncv.model_zoo"] = child.Outcome("", "ImportError: no")
+    children[checks.GLUONCV] = child.Outcome("", "ImportError: no")
     found = findings_of(checks.check_devices("cpu", 1))
     assert "cannot be teachers: ImportError: no" in found["gluoncv"].text
 

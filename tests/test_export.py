@@ -154,7 +154,7 @@ def test_int8_is_smaller_and_close(digits_run, tmp_path):
 
 def test_folder_errors(digits_run, tmp_path, monkeypatch):
     subject = run_subject(digits_run[0])
-    with pytest.raises(UserError, match="formats are symbol and onnx, not tflite"):
+    with pytest.raises(UserError, match="formats are symbol, onnx, pytorch, not tflite"):
         export.export_folder(subject, tmp_path / "x", ["tflite"])
     with pytest.raises(UserError, match="have an effect on the format onnx only"):
         export.export_folder(subject, tmp_path / "x", ["symbol"], dtype="float16")

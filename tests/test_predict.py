@@ -53,7 +53,7 @@ def test_predictions_are_the_networks_on_what_evaluation_sees(exported, photos, 
 def test_engines_agree_and_images_come_in_many_forms(exported, photos):
     by_path = Predictor(exported, "onnxruntime")(photos)
     images = [Image.open(photos[0]), np.asarray(Image.open(photos[1])), photos[2]]
-    assert Predictor(exported)(images) == by_path
+    assert Predictor(exported, "onnxruntime")(images) == by_path
     for one, two in zip(Predictor(exported, "mxnet")(photos), by_path):
         assert [label for label, _ in one] == [label for label, _ in two]
         assert [share for _, share in one] == pytest.approx([s for _, s in two], abs=1e-5)

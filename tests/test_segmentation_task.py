@@ -41,6 +41,7 @@ from openaff.training.optimizers import OptimizerConfig
 from openaff.training.schedule import Schedule, ScheduleConfig
 from openaff.training.session import resume, train
 from openaff.utils.devices import parse_devices
+from openaff.utils.imports import import_gluoncv
 
 CPU = parse_devices("cpu")
 # Not among list_models(): the names of the tests' own.
@@ -268,9 +269,10 @@ def test_figures_are_those_of_an_oracle(classes, outputs):
 
 
 def test_figures_are_those_of_gluoncv():
-    metrics = pytest.importorskip(
-        "gluoncv.utils.metrics.segmentation", reason="needs the extra [gluoncv]"
-    )
+    try:
+        metrics = import_gluoncv("gluoncv.utils.metrics.segmentation")
+    except ImportError:
+        pytest.skip("needs the extra [gluoncv]")
     logits, maps = logits_and_maps(5, images=8, size=(11, 13))
     theirs = metrics.SegmentationMetric(5)
     ours = SegmentationMeter("abcde")

@@ -1,6 +1,7 @@
 """Speed as ratios taken in one run: the cases take turns, the median of several turns counts."""
 
 import pathlib
+import sys
 import tempfile
 import time
 
@@ -15,7 +16,9 @@ from ..data.batches import training_batches
 from ..data.loader import BatchLoader
 from ..data.packing import folder_items, pack
 from ..data.transforms import Compose, ImagesOnly, Normalize, RandomCrop, RandomFlip
-from ..deploy.onnx_model import export_onnx, network, to_int8
+from ..deploy.onnx_model import export_onnx, network, on_ndarrays, to_int8
+from ..deploy.openvino_model import OpenVINO
+from ..deploy.pytorch.weights import import_torch, torch_network
 from ..deploy.symbol import export_symbol
 from ..fusion import FUSIONS
 from ..models import create_model
@@ -97,7 +100,8 @@ def infer(turns=5, batch_sizes=(1, 32), seconds=1.0):
     """Inference of whole networks by different engines: images a second, and times of a batch.
 
     "printed", "ours" and "add" are hybridised Gluon networks, "oneDNN" is ours as a symbol with
-    MXNet's oneDNN fusions, and the others are its ONNX files in ONNX Runtime.
+    MXNet's oneDNN fusions.  The others are ours, exported: ONNX files in ONNX Runtime and OpenVINO,
+    and the network in PyTorch.  What is not installed is left out, with a line that says why.
     """
     rows = []
     for key, backbone, options, size in DEPLOYED:
@@ -144,19 +148,69 @@ def _engines(key, backbone, options, size, folder):
     """Name -> callable from NDArray images to NDArray logits."""
     nets = {form: build_network(form_of(form, key), backbone, options) for form in FORMS}
     net, shape = nets["ours"], (3, *size)
-    (symbol, params), _ = export_symbol(net, folder, "net", shape)
-    export_onnx(symbol, params, folder / "net.onnx", shape)
+    files, _ = export_symbol(net, folder, "net", shape)
+    export_onnx(*files, folder / "net.onnx", shape)
     calibration = (random_images(8, size).asnumpy() for _ in range(4))
     to_int8(folder / "net.onnx", folder / "int8.onnx", calibration)
+    engines = {**nets, "oneDNN": _onednn(*files)}
+    for add in (_onnx_runtime, _openvino):
+        _add(engines, add, folder)
+    _add(engines, _pytorch, net, f"{key}_{backbone}", options)
+    return engines
+
+
+def _add(engines, add, *arguments):
+    """Add what ``add(*arguments)`` gives, or say why not."""
+    try:
+        engines.update(add(*arguments))
+    except UserError as error:
+        print(f"left out: {error}", file=sys.stderr)
+
+
+def _onednn(symbol, params):
     fused = mx.sym.load(str(symbol)).get_backend_symbol("MKLDNN")
     block = mx.gluon.SymbolBlock(fused, mx.sym.var("data"))
     block.collect_params().load(str(params), ignore_extra=True)
     block.hybridize(static_alloc=True)
+    return block
+
+
+def _onnx_runtime(folder):
     return {
-        **nets,
-        "oneDNN": block,
         "ONNX Runtime": network(folder / "net.onnx"),
         "ONNX Runtime, INT8": network(folder / "int8.onnx"),
+    }
+
+
+def _openvino(folder):
+    """In float32, with OpenVINO's choice of a precision where that is another, and in INT8."""
+    runs = {"OpenVINO": OpenVINO(folder / "net.onnx")}
+    own = OpenVINO(folder / "net.onnx", "auto")
+    if own.precision != "f32":
+        runs[f"OpenVINO, {own.precision}"] = own
+    runs["OpenVINO, INT8"] = OpenVINO(folder / "int8.onnx")
+    return {name: on_ndarrays(run) for name, run in runs.items()}
+
+
+def _pytorch(net, model, options):
+    """As it comes, with channels last, and compiled, which happens at the first call."""
+    torch = import_torch()
+    torch.set_num_threads(physical_cores())
+
+    def run(network, **form):
+        def call(images):
+            with torch.no_grad():
+                return network(torch.from_numpy(images).contiguous(**form)).numpy()
+
+        return on_ndarrays(call)
+
+    last = {"memory_format": torch.channels_last}
+    plain, channels_last = (torch_network(net, model, options)[0].eval() for _ in range(2))
+    channels_last.to(**last)
+    return {
+        "PyTorch": run(plain),
+        "PyTorch, channels last": run(channels_last, **last),
+        "PyTorch, compiled": run(torch.compile(channels_last), **last),
     }
 
 

@@ -1,4 +1,4 @@
-"""From a network to files that outlive the framework: symbol JSON and params, and ONNX."""
+"""From a network to files that outlive the framework: symbol and params, ONNX, and PyTorch."""
 
 import json
 import pathlib
@@ -10,10 +10,12 @@ from ..utils.errors import UserError
 from ..utils.files import atomic_folder, sha256, write_json, write_text
 from ..utils.provenance import provenance
 from .onnx_model import INPUT, OUTPUT, export_onnx, network, to_float16, to_int8
+from .pytorch.weights import export_pytorch, import_torch
 from .symbol import TOLERANCE, export_symbol, relative_difference
 
 FLOAT16_TOLERANCE = 0.05
-FORMATS = ("symbol", "onnx")
+FORMATS = ("symbol", "onnx", "pytorch")
+USUAL = ("symbol", "onnx")  # formats unless others are asked for
 DESCRIPTION = "export.json"
 FORMAT = "openaff export 1"
 
@@ -21,7 +23,7 @@ FORMAT = "openaff export 1"
 def export_folder(
     subject,
     out,
-    formats=FORMATS,
+    formats=USUAL,
     batch=None,
     dtype="float32",
     calibration=None,
@@ -30,7 +32,8 @@ def export_folder(
     """Write a new export folder, whole or not at all.
 
     ``NAME-symbol.json`` and ``NAME-0000.params``, ``NAME.onnx``, ``NAME-int8.onnx``,
-    ``labels.txt``, and ``export.json``, which describes them.
+    ``NAME.safetensors`` and ``network.py``, ``labels.txt``, and ``export.json``, which describes
+    them.
 
     Parameters
     ----------
@@ -39,7 +42,7 @@ def export_folder(
     out : path-like
         The folder, which must not exist.
     formats : sequence of str
-        ``symbol`` and ``onnx``, or one of them.
+        Of ``symbol``, ``onnx`` and ``pytorch``; by default the first two.
     batch : int, optional
         A fixed batch size of the ONNX files; by default it stays free.
     dtype : str
@@ -57,13 +60,13 @@ def export_folder(
     Raises
     ------
     UserError
-        The folder exists, an exported file differs from the network, or ONNX cannot be written
-        here.
+        The folder exists, an exported file differs from the network, or ONNX or PyTorch cannot be
+        written here.
     """
     out = pathlib.Path(out)
     unknown = sorted(set(formats) - set(FORMATS))
     if unknown or not formats:
-        raise UserError(f"formats are {' and '.join(FORMATS)}, not {', '.join(unknown) or 'none'}")
+        raise UserError(f"formats are {', '.join(FORMATS)}, not {', '.join(unknown) or 'none'}")
     if "onnx" not in formats and (dtype != "float32" or calibration is not None or batch):
         raise UserError("dtype, batch and int8 have an effect on the format onnx only")
     if fixed_size and not ("onnx" in formats and TASKS[subject.task].dense):
@@ -73,6 +76,8 @@ def export_folder(
         )
     if out.exists():
         raise UserError(f"the export folder {out} exists: take another --out, or remove it")
+    if "pytorch" in formats:
+        import_torch()  # before anything is written
     with atomic_folder(out) as folder:
         return _write(subject, folder, formats, batch, dtype, calibration, fixed_size)
 
@@ -104,6 +109,9 @@ def _write(subject, folder, formats, batch, dtype, calibration, fixed_size):
         if dtype == "float16":
             to_float16(path, path)
             parity["onnx"] = _check_onnx(subject, path, FLOAT16_TOLERANCE)
+    if "pytorch" in formats:
+        shape, options = subject.input_shape, subject.options
+        parity["pytorch"] = export_pytorch(subject.net, folder, name, options, shape)
     if "symbol" not in formats:
         for file in files:
             file.unlink()

@@ -265,6 +265,15 @@ def _quiet_root_logger():
         logger.setLevel(level)
 
 
+def runtime():
+    """The module ``onnxruntime``, or a :class:`UserError` where it is missing."""
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise UserError(f"{error}: pip install -e .[onnx]") from None
+    return onnxruntime
+
+
 def session(path, threads=None):
     """An ONNX Runtime session on the CPU; ``threads`` by default one a core.
 
@@ -273,10 +282,7 @@ def session(path, threads=None):
     UserError
         onnxruntime is missing, or the file is not an ONNX model.
     """
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise UserError(f"{error}: pip install -e .[onnx]") from None
+    onnxruntime = runtime()
     if not pathlib.Path(path).exists():
         raise UserError(f"there is no file {path}")
     options = onnxruntime.SessionOptions()
@@ -293,7 +299,6 @@ def session(path, threads=None):
 def network(path, threads=None):
     """An ONNX model as a callable from NDArray (N, 3, H, W) to NDArray logits (N, classes).
 
-    A model of a fixed batch size runs as often as it takes, on the last image again to fill up.
     Images of another size than the model's are a :class:`UserError`.
     """
     runner = session(path, threads)
@@ -307,14 +312,24 @@ def network(path, threads=None):
             )
         return runner.run(None, {INPUT: images})[0]
 
+    return on_ndarrays(run, size if isinstance(size, int) else None)
+
+
+def on_ndarrays(run, size=None):
+    """The same from NDArray to NDArray, of a function from NumPy to NumPy.
+
+    ``size``: the batch size that ``run`` takes, if it takes one only.  Then it runs as often as it
+    takes, on the last image again to fill up.
+    """
+
     def run_in_steps(images):
         missing = -len(images) % size
         whole = np.concatenate([images, np.repeat(images[-1:], missing, axis=0)])
         parts = [run(whole[start : start + size]) for start in range(0, len(whole), size)]
         return np.concatenate(parts)[: len(images)]
 
-    logits = run_in_steps if isinstance(size, int) else run
-    return lambda images: mx.nd.array(logits(images.asnumpy()))
+    outputs = run_in_steps if size else run
+    return lambda images: mx.nd.array(outputs(images.asnumpy()))
 
 
 def _first_line(error):

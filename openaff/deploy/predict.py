@@ -9,10 +9,8 @@ from PIL import Image
 from ..data.preprocessing import Preprocessing, photo
 from ..tasks import TASKS
 from ..utils.errors import UserError, positive_int
+from .engines import Engine
 from .export import read_export
-from .onnx_model import network
-
-ENGINES = {"mxnet": "-symbol.json", "onnxruntime": ".onnx", "onnxruntime-int8": "-int8.onnx"}
 
 
 class Predictor:
@@ -22,41 +20,34 @@ class Predictor:
     ----------
     folder : path-like
         What :func:`openaff.deploy.export.export_folder` wrote.
-    engine : str, optional
-        ``mxnet``, ``onnxruntime`` or ``onnxruntime-int8``; by default ONNX Runtime in float32, or
-        MXNet where there is no ONNX file.
+    engine : str
+        A key of :data:`~openaff.deploy.engines.ENGINES`, or ``auto``: the fastest that is
+        installed.
     batch_size : int
         Images at once.
+    precision : str, optional
+        Of OpenVINO: ``f32``, the default, or ``auto``, its choice for this processor.
+
+    Attributes
+    ----------
+    engine, precision : str
+        What runs it, and what that computes in; see :class:`~openaff.deploy.engines.Engine`.
 
     Raises
     ------
     UserError
-        No export folder, a changed file, or an engine that it has no file for.
+        No export folder, a changed file, or what :class:`~openaff.deploy.engines.Engine` refuses.
     """
 
-    def __init__(self, folder, engine=None, batch_size=32):
+    def __init__(self, folder, engine="auto", batch_size=32, precision=None):
         folder = pathlib.Path(folder)
         self.description = read_export(folder)
         # Exports of the first edition, which had classification alone, do not name their task.
         self.task = TASKS[self.description.get("task", "classification")]
         self.labels = (folder / "labels.txt").read_text().splitlines()
         self.batch_size = positive_int("batch_size", batch_size)
-        files = {name: self.description["model"] + suffix for name, suffix in ENGINES.items()}
-        there = [name for name, file in files.items() if file in self.description["files"]]
-        if engine is None:
-            engine = "onnxruntime" if "onnxruntime" in there else there[0]
-        if engine not in there:
-            raise UserError(
-                f"{folder} has no file for the engine {engine!r}: it has {', '.join(there)}"
-            )
-        self.engine = engine
-        path = folder / files[engine]
-        if engine == "mxnet":
-            params = folder / (self.description["model"] + "-0000.params")
-            self._network = mx.gluon.SymbolBlock.imports(str(path), ["data"], str(params))
-            self._network.hybridize(static_alloc=True)
-        else:
-            self._network = network(path)
+        self._network = Engine(folder, self.description, engine, precision)
+        self.engine, self.precision = self._network.name, self._network.precision
         keys = ("input_shape", "mean", "std", "crop_ratio")
         self.preprocess = Preprocessing(
             *(self.description[key] for key in keys),

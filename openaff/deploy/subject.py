@@ -1,8 +1,8 @@
-"""Which network, with which weights and data: from a run, a published checkpoint, or by name."""
+"""Which network, with which weights and data: from a run, an export, a checkpoint, or by name."""
 
 import json
 import pathlib
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Dict, Optional, Tuple
 
 from ..data import DATASETS, DataConfig, load_dataset
@@ -13,6 +13,8 @@ from ..utils.cli import parse_options
 from ..utils.configs import build, read_yaml
 from ..utils.errors import UserError
 from ..utils.imports import import_modules
+from .engines import Engine, add_engine
+from .export import read_export
 
 
 @dataclass
@@ -92,6 +94,38 @@ def run_subject(folder, ctx=None):
     )
 
 
+def export_data(folder):
+    """The :class:`~openaff.data.DataConfig` of an export folder, but for where the files are."""
+    facts = read_export(folder)
+    if facts["dataset"] is None:
+        raise UserError(f"{folder} does not say which data set its network is for")
+    info = DATASETS[facts["dataset"]]
+    config = DataConfig(name=info.key, image_size=facts.get("short_side"))
+    if info.crop_ratio:
+        config.image_size, config.crop_ratio = facts["input_shape"][1], facts["crop_ratio"]
+    if "labels" in info.settings:
+        config.labels = next(each.key for each in info.labels if each.words == facts["labels"])
+    return config
+
+
+def export_subject(folder, engine="auto", precision=None):
+    """The :class:`Subject` of an export folder; its network is an
+    :class:`~openaff.deploy.engines.Engine`, on the CPU.
+
+    Raises
+    ------
+    UserError
+        No export folder, a changed file, or what the engine refuses.
+    """
+    facts = read_export(folder)
+    names = [field.name for field in fields(Subject) if field.name not in ("net", "class_names")]
+    return Subject(
+        net=Engine(folder, facts, engine, precision),
+        class_names=tuple((pathlib.Path(folder) / "labels.txt").read_text().splitlines()),
+        **{"task": "classification", **{key: facts[key] for key in names if key in facts}},
+    )
+
+
 def published_subject(name, params, ctx=None):
     """The :class:`Subject` of a published checkpoint, from the authors' file ``params``."""
     net, known = load_published(name, params, ctx)
@@ -148,11 +182,19 @@ def _crop_ratio(data):
 FLAGS = {"name": "--dataset", "root": "--data"}  # settings of data whose flag has another name
 
 
-def add_arguments(parser):
-    """Add the flags that say which network and which data, the same for every program."""
+def add_arguments(parser, exports=False):
+    """Add the flags that say which network and which data, the same for every program.
+
+    ``exports``: whether it may be an export folder, with the engine that runs it.
+    """
     network = parser.add_argument_group("network")
     add_imports(network)
     source = network.add_mutually_exclusive_group(required=True)
+    if exports:
+        source.add_argument("--export", metavar="DIR", help="export folder, run by --engine")
+        add_engine(network)
+    else:
+        parser.set_defaults(export=None)
     source.add_argument("--run", metavar="DIR", help="folder of a finished run: its best weights")
     source.add_argument("--model", metavar="NAME", help="see openaff.list_models()")
     source.add_argument("--published", metavar="NAME", help="a published checkpoint")
@@ -195,7 +237,11 @@ def data_from_arguments(args):
         Flags that contradict each other, have no effect, or are missing; no run folder.
     """
     import_modules(args.imports)
-    if args.run:
+    if args.export:
+        settled = ("params", "option", "dataset", "labels", "image_size", "crop_ratio")
+        _refuse(args, settled, "--export: the export settles it")
+        data = export_data(args.export)
+    elif args.run:
         _refuse(
             args, ("params", "option", "dataset", "labels", "imports"), "--run: the run settles it"
         )
@@ -243,6 +289,8 @@ def subject_from_arguments(args, data, dataset=None, ctx=None):
     ``data`` is what :func:`data_from_arguments` gave; ``dataset``, where it is loaded already,
     what it names.
     """
+    if args.export:
+        return export_subject(args.export, args.engine, args.precision)
     if args.run:
         return run_subject(args.run, ctx)
     if args.published:
@@ -260,7 +308,8 @@ def subject_from_arguments(args, data, dataset=None, ctx=None):
 def _refuse(args, flags, settled):
     for flag in flags:
         if getattr(args, flag):
-            raise UserError(f"--{flag} has no effect with {settled}")
+            name = flag.replace("_", "-")
+            raise UserError(f"--{name} has no effect with {settled}")
 
 
 def check_flags(data):

@@ -13,6 +13,7 @@ from .finding import ERROR, OK, WARNING, Finding
 from .machine import memory_bytes, nvidia_gpus, shared_memory_bytes
 
 SMOKE = "from openaff.doctor import smoke; smoke.main()"
+GLUONCV = "from openaff.utils.imports import import_gluoncv; import_gluoncv()"
 GIB = 1 << 30
 USES = {  # extra -> what needs its packages
     "": "openaff",
@@ -116,7 +117,7 @@ def check_devices(devices, limit):
 
 def _check_gluoncv(limit):
     """gluoncv: its OpenCV needs libraries that servers often lack."""
-    problem = run_python("import openaff, gluoncv.model_zoo", limit=limit).problem
+    problem = run_python(GLUONCV, limit=limit).problem
     if problem:
         yield Finding("gluoncv", WARNING, f"its networks cannot be teachers: {problem}")
         return

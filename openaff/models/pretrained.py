@@ -44,7 +44,7 @@ def load_parameters(net, path, ctx=None, name=None):
     head = tuple(getattr(net, "head_names", ()))
     arrays = {key: value for key, value in arrays.items() if not key.startswith(head)}
     problem = None if set(expected) & set(arrays) else _other_form(arrays)
-    problem = problem or _differences(expected, arrays)
+    problem = problem or differences(expected, arrays)
     if problem:
         raise _refusal(path, name, problem)
     # Nothing is left over but a head that the network does not have.
@@ -88,7 +88,7 @@ def load_with_new_outputs(net, path, name=None):
     expected = {key: param.shape for key, param in params.items() if key not in new}
     arrays = {key: value for key, value in arrays.items() if key not in new}
     problem = None if set(expected) & set(arrays) else _other_form(arrays)
-    problem = problem or _differences(expected, arrays)
+    problem = problem or differences(expected, arrays)
     if problem:
         raise _refusal(path, name, problem)
     for key, value in arrays.items():
@@ -152,7 +152,7 @@ def _other_form(arrays):
     return None
 
 
-def _differences(expected, arrays):
+def differences(expected, arrays):
     """Missing, unexpected and reshaped parameters in words, or None.
 
     ``expected``: name -> shape, 0 where the network does not know a size yet.

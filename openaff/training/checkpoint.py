@@ -17,24 +17,21 @@ import mxnet as mx
 from ..models.pretrained import load_parameters
 from ..utils.errors import UserError
 from ..utils.files import atomic
-from .optimizers import restore_state_arrays, state_arrays
 
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
 FORMAT = "openaff checkpoint 2"
 _MEMBERS = ("state.json", "net.params", "devices.params")
 
 
-def save_checkpoint(folder, net, trainer, state):
+def save_checkpoint(folder, engine, state):
     """Write ``last.ckpt``; the one before becomes ``previous.ckpt`` once the new one is whole.
 
     Parameters
     ----------
     folder : pathlib.Path
         The run folder.
-    net : HybridBlock
-        Its parameters are saved, with structural names.
-    trainer : gluon.Trainer
-        Its optimiser's states are saved; ``update_on_kvstore`` must be false.
+    engine : Engine
+        The parameters of its network are saved, with structural names, and its optimiser's states.
     state : dict
         What JSON can hold: the position in the run, its metrics so far.
 
@@ -48,8 +45,8 @@ def save_checkpoint(folder, net, trainer, state):
         with tempfile.TemporaryDirectory(dir=str(folder), prefix="ckpt.") as parts:
             parts = pathlib.Path(parts)
             (parts / "state.json").write_text(json.dumps(dict(state, format=FORMAT)))
-            net.save_parameters(str(parts / "net.params"))
-            mx.nd.save(str(parts / "devices.params"), state_arrays(trainer))
+            engine.net.save_parameters(str(parts / "net.params"))
+            mx.nd.save(str(parts / "devices.params"), engine.arrays())
             with zipfile.ZipFile(temporary, "w") as archive:
                 for name in _MEMBERS:
                     archive.write(parts / name, name)
@@ -59,14 +56,14 @@ def save_checkpoint(folder, net, trainer, state):
                 os.link(last, other)
 
 
-def load_checkpoint(path, net, trainer, devices, workers=1):
+def load_checkpoint(path, engine, workers=1):
     """Put a checkpoint's parameters and optimiser states into place; returns its state.
 
     Raises
     ------
     UserError
-        No checkpoint, a truncated or damaged one, or one of another network or another number of
-        devices or workers.
+        No checkpoint, a truncated or damaged one, or one of another network, another framework or
+        another number of devices or workers.
     """
     path = pathlib.Path(path)
     with tempfile.TemporaryDirectory() as parts:
@@ -89,15 +86,21 @@ def load_checkpoint(path, net, trainer, devices, workers=1):
         state = json.loads((parts / "state.json").read_text())
         if state.get("format") != FORMAT:
             raise UserError(f"{path} is of another format: {state.get('format')!r}")
-        for key, count in (("devices", len(devices)), ("workers", workers)):
+        framework = state.get("framework", "MXNet")
+        if framework != engine.framework:
+            raise UserError(
+                f"{path} was written by a run in {framework}: resume it with the script that made "
+                "the run"
+            )
+        for key, count in (("devices", len(engine.devices)), ("workers", workers)):
             if state[key] != count:
                 raise UserError(
                     f"{path} was written by a run on {state[key]} {key}, not {count}: resume it on "
                     "as many"
                 )
         try:
-            load_parameters(net, parts / "net.params", devices)
+            load_parameters(engine.net, parts / "net.params")
         except UserError as error:
             raise UserError(str(error).replace(str(parts / "net.params"), str(path))) from None
-        restore_state_arrays(trainer, mx.nd.load(str(parts / "devices.params")))
+        engine.restore_arrays(mx.nd.load(str(parts / "devices.params")))
     return state

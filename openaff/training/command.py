@@ -7,11 +7,30 @@ from ..utils.errors import UserError
 from ..utils.interrupt import Stopped
 from .checkpoint import LAST, PREVIOUS
 from .config import load_config
+from .engine import Engine
 from .session import resume, train
 
 
-def main(description):
+class Backend:
+    """What trains: MXNet, on the devices that ``--devices`` names."""
+
+    help = "cpu, cpu:N (N devices on the CPU) or gpu:0,1 (%(default)s)"
+
+    def __init__(self, devices):
+        self.contexts = parse_devices(devices)
+
+    def engine(self, config):
+        """What makes the engine; refuses what it cannot do."""
+        return Engine
+
+
+def main(description, backend=Backend):
     """Train or resume as ``sys.argv`` says, and print how it ended.
+
+    Returns
+    -------
+    str
+        The run folder.
 
     Raises
     ------
@@ -25,17 +44,13 @@ def main(description):
     parser.add_argument(
         "--checkpoint", metavar="NAME", help=f"of --resume's folder: {LAST} or {PREVIOUS}"
     )
-    parser.add_argument(
-        "--devices",
-        default="cpu",
-        help="cpu, cpu:N (N devices on the CPU) or gpu:0,1 (%(default)s)",
-    )
+    parser.add_argument("--devices", default="cpu", help=backend.help)
     parser.add_argument(
         "overrides", nargs="*", metavar="key=value", help="settings that differ from the file's"
     )
     args = parser.parse_intermixed_args()
     try:
-        result = _run(args)
+        result = _run(args, backend)
     except Stopped as stopped:
         raise Stopped(f"{stopped}; continue with --resume {args.resume or args.out}") from None
     if result:  # of several workers the first one has it
@@ -46,16 +61,18 @@ def main(description):
             f"{result['best_selection']}), last {last}; labels: {result['labels']}"
         )
         print(f"written to {args.resume or args.out}")
+    return args.resume or args.out
 
 
-def _run(args):
-    devices = parse_devices(args.devices)
+def _run(args, backend):
+    backend = backend(args.devices)
     if args.resume:
         if args.config or args.out or args.overrides:
             raise UserError("--resume takes its settings from the run folder: leave others out")
-        return resume(args.resume, devices, args.checkpoint or LAST)
+        return resume(args.resume, backend.contexts, args.checkpoint or LAST, backend.engine)
     if not (args.config and args.out):
         raise UserError("--config and --out are needed, or --resume")
     if args.checkpoint:
         raise UserError("--checkpoint has no effect without --resume")
-    return train(load_config(args.config, args.overrides), args.out, devices)
+    config = load_config(args.config, args.overrides)
+    return train(config, args.out, backend.contexts, backend.engine)

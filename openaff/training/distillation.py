@@ -5,6 +5,7 @@ from mxnet import autograd, gluon
 
 from ..models.pretrained import load_model, load_parameters
 from ..utils.errors import UserError, suggest
+from ..utils.imports import import_gluoncv
 
 GLUONCV = "gluoncv:"
 
@@ -90,7 +91,7 @@ def load_teacher(config, classes, image_shape, devices):
 
 def _gluoncv_model(name, classes, options):
     try:
-        from gluoncv import model_zoo
+        model_zoo = import_gluoncv()
     except ImportError as error:
         raise UserError(
             f"the teacher {GLUONCV}{name} needs gluoncv ({error}): pip install -e .[gluoncv]"

@@ -10,7 +10,7 @@ from mxnet.contrib import amp
 
 from ..tasks.evaluation import evaluate, split
 from .distributed import Workers
-from .optimizers import count_updates, restore_updates
+from .optimizers import count_updates, restore_state_arrays, restore_updates, state_arrays
 
 
 class Engine:
@@ -34,6 +34,8 @@ class Engine:
     workers : Workers, optional
         The processes that train together; by default this one alone.
     """
+
+    framework = "MXNet"
 
     def __init__(self, net, loss, schedule, optimizer, seed=0, precision="float32", workers=None):
         self.net = net
@@ -111,10 +113,11 @@ class Engine:
             copies[name].set_data(param._reduce())
         return evaluate(net, batches, task, self.devices, self.dtype)
 
-    def share_statistics(self):
-        """Give all devices of all workers the mean of their running statistics.
+    def settle(self):
+        """Make ``net`` what files should hold of it.
 
-        Of several workers only: a checkpoint holds the first one's.
+        All devices of several workers get the mean of their running statistics, since a checkpoint
+        holds the first one's.
         """
         if self.workers.count == 1:
             return
@@ -126,6 +129,14 @@ class Engine:
         ends = np.cumsum([mean.size for mean in means])
         for param, mean, part in zip(params, means, np.split(shared, ends[:-1])):
             param.set_data(mx.nd.array(part.reshape(mean.shape) / self.workers.count))
+
+    def arrays(self):
+        """What a checkpoint holds besides the network's parameters: name -> NDArray."""
+        return state_arrays(self.trainer)
+
+    def restore_arrays(self, arrays):
+        """Take back what :meth:`arrays` gave, once ``net`` has its parameters back."""
+        restore_state_arrays(self.trainer, arrays)
 
     def state(self):
         """What a checkpoint holds besides arrays: position, and AMP's loss scale."""

@@ -133,10 +133,10 @@ class Run:
             with atomic(self.path / (name + ".params")) as temporary:
                 net.save_parameters(str(temporary))
 
-    def checkpoint(self, net, trainer, state):
+    def checkpoint(self, engine, state):
         """Write a checkpoint, see :func:`~openaff.training.checkpoint.save_checkpoint`."""
         if self.writes:
-            save_checkpoint(self.path, net, trainer, state)
+            save_checkpoint(self.path, engine, state)
 
     def finish(self, result, class_names):
         """Write ``labels.txt``, ``report.md`` and, last, ``result.json``; returns the result."""

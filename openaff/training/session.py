@@ -29,7 +29,11 @@ from .run_folder import Run, refuse_existing
 from .schedule import Schedule
 
 
-def train(config, out, devices):
+def _mxnet(config):
+    return Engine
+
+
+def train(config, out, devices, engine=_mxnet):
     """Train as ``config`` says into the new folder ``out``; returns what its result.json says.
 
     Of several workers the first one writes the folder, and the others return ``None``.
@@ -42,6 +46,9 @@ def train(config, out, devices):
         The run folder, which must not exist.
     devices : list of mx.Context
         See :func:`~openaff.utils.devices.parse_devices`.
+    engine : callable
+        ``engine(config)`` gives what makes the engine, by default
+        :class:`~openaff.training.engine.Engine`.
 
     Raises
     ------
@@ -53,7 +60,7 @@ def train(config, out, devices):
     """
     config.check()
     refuse_existing(out)  # before the data set is read
-    session = _Session(config, devices)
+    session = _Session(config, devices, engine)
     session.workers.any(False)  # all have looked
     session.run = Run(
         out, to_yaml(config), session.task, writes=session.workers.rank == 0, imports=config.imports
@@ -64,7 +71,7 @@ def train(config, out, devices):
     return session.fit()
 
 
-def resume(folder, devices, checkpoint=LAST):
+def resume(folder, devices, checkpoint=LAST, engine=_mxnet):
     """Go on with a run folder from one of its checkpoints; see :func:`train`.
 
     The result is bit-equal to that of a run without interruption (on a CPU).
@@ -77,7 +84,7 @@ def resume(folder, devices, checkpoint=LAST):
     folder = pathlib.Path(folder)
     Run.reopen(folder, writes=False)  # before the data set is read
     config = load_config(folder / "config.yaml")
-    session = _Session(config, devices, fresh=False)
+    session = _Session(config, devices, engine, fresh=False)
     session.run = Run.reopen(folder, session.task, writes=session.workers.rank == 0)
     session.restore(folder / checkpoint)
     return session.fit()
@@ -86,9 +93,10 @@ def resume(folder, devices, checkpoint=LAST):
 class _Session:
     """One run: what it trains on, and where in it we are."""
 
-    def __init__(self, config, devices, fresh=True):
+    def __init__(self, config, devices, engine, fresh=True):
         for seed in (random.seed, np.random.seed, mx.random.seed):
             seed(config.seed)
+        make_engine = engine(config)
         _check_precision(config, devices)
         self.config = config
         self.devices = devices
@@ -109,7 +117,7 @@ class _Session:
         if fresh and config.start_from:
             self.start = load_start(self.net, config)
         scale_rates(self.net, config.lr_mult, freeze(self.net, config.freeze))
-        self.engine = Engine(
+        self.engine = make_engine(
             self.net,
             self._loss(),
             self.schedule,
@@ -258,9 +266,10 @@ class _Session:
             sums = self.meter.state(self.workers.sum)
         except NonFiniteLoss:
             raise self._not_finite() from None
-        self.engine.share_statistics()
+        self.engine.settle()
         state = {
             **self.engine.state(),
+            "framework": self.engine.framework,
             "epoch": self.epoch,
             "batch": self.batch,
             "sums": sums,
@@ -271,13 +280,11 @@ class _Session:
             "devices": len(self.devices),
             "workers": self.workers.count,
         }
-        self.run.checkpoint(self.net, self.engine.trainer, state)
+        self.run.checkpoint(self.engine, state)
 
     def restore(self, path):
         """Go back to the moment of a checkpoint."""
-        state = load_checkpoint(
-            path, self.net, self.engine.trainer, self.devices, self.workers.count
-        )
+        state = load_checkpoint(path, self.engine, self.workers.count)
         self.engine.restore(state)
         self.start = state.get("start")
         self.epoch, self.batch = state["epoch"], state["batch"]
@@ -317,10 +324,13 @@ class _Session:
             "labels": self.dataset.labels,
             "granularity": self.dataset.granularity,
             "split": self.dataset.split,
-            "protocol": protocol(self.config, self.batch_size * self.workers.count),
+            "protocol": protocol(
+                self.config, self.batch_size * self.workers.count, self.engine.framework
+            ),
             **({"start": self.start} if self.start else {}),
             "seed": self.config.seed,
-            "devices": list(map(str, self.devices)),
+            "framework": self.engine.framework,
+            "devices": list(map(str, self.engine.devices)),
             "workers": self.workers.count,
             "headline": headline,
             f"best_{headline}": best[f"test_{headline}"],
@@ -331,7 +341,7 @@ class _Session:
         }
 
 
-def protocol(config, batch_size):
+def protocol(config, batch_size, framework=Engine.framework):
     """The recipe in one line, for result files."""
     parts = [
         f"{config.epochs} epochs",
@@ -353,6 +363,8 @@ def protocol(config, batch_size):
             start = "/".join(pathlib.Path(start).parts[-2:])
         parts.append(f"continued from {start}")
     parts += describe_finetuning(config)
+    if framework != Engine.framework:
+        parts.append(f"trained in {framework}")
     return "; ".join(parts + [config.initializer, config.precision])
 
 

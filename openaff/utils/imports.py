@@ -1,5 +1,6 @@
-"""Import the user's modules, so that what they register can be found by name."""
+"""Import the user's modules, so that what they register can be found by name; and gluoncv."""
 
+import contextlib
 import importlib
 import os
 import sys
@@ -32,6 +33,29 @@ def import_object(text, setting):
     if not hasattr(found, name):
         raise UserError(f"{setting}: the module {module} has no {name!r}")
     return getattr(found, name)
+
+
+def import_gluoncv(module="gluoncv.model_zoo"):
+    """gluoncv or a module of it, also beside a PyTorch that it refuses.
+
+    Its last release raises an error where it finds PyTorch 2 or newer, which its MXNet half does
+    not need.  So PyTorch is hidden from it.
+    """
+    with _hidden("torch"):
+        return importlib.import_module(module)
+
+
+@contextlib.contextmanager
+def _hidden(name):
+    """While it lasts, ``import name`` fails as if there were no such package."""
+    loaded = sys.modules.get(name)
+    sys.modules[name] = None
+    try:
+        yield
+    finally:
+        del sys.modules[name]
+        if loaded is not None:
+            sys.modules[name] = loaded
 
 
 def _import(name, setting):

@@ -1,0 +1,128 @@
+"""What runs the files of an export folder: MXNet, ONNX Runtime, OpenVINO, PyTorch."""
+
+import pathlib
+
+import mxnet as mx
+
+from ..utils.errors import UserError
+from . import onnx_model, openvino_model
+from .pytorch.weights import import_torch, runner
+
+# Engine -> the end of its file's name.
+ENGINES = {
+    "mxnet": "-symbol.json",
+    "onnxruntime": ".onnx",
+    "onnxruntime-int8": "-int8.onnx",
+    "openvino": ".onnx",
+    "openvino-int8": "-int8.onnx",
+    "pytorch": ".safetensors",
+}
+FASTEST = (
+    "openvino",
+    "onnxruntime",
+    "mxnet",
+    "pytorch",
+)  # see docs/export.md; all compute in float32
+RUNTIMES = {
+    "onnxruntime": onnx_model.runtime,
+    "openvino": openvino_model.runtime,
+    "mxnet": lambda: mx,
+    "pytorch": import_torch,
+}
+
+
+class Engine:
+    """An exported network, run on the CPU: NDArray (N, 3, H, W) -> NDArray outputs.
+
+    Parameters
+    ----------
+    folder : path-like
+        The export folder.
+    description : dict
+        What :func:`~openaff.deploy.export.read_export` says of it.
+    name : str
+        A key of :data:`ENGINES`, or ``auto``: the fastest of :data:`FASTEST` that is installed and
+        has a file.
+    precision : str, optional
+        Of OpenVINO: ``f32``, the default, or ``auto``, its choice for this processor.
+
+    Attributes
+    ----------
+    name : str
+        The engine's, never ``auto``.
+    precision : str
+        What it computes in: ``f32``, ``f16``, ``bf16`` or ``int8``.
+
+    Raises
+    ------
+    UserError
+        An unknown engine; one that has no file or is not installed; a precision for another engine.
+    """
+
+    def __init__(self, folder, description, name="auto", precision=None):
+        folder = pathlib.Path(folder)
+        model, files = description["model"], description["files"]
+        there = [each for each, end in ENGINES.items() if model + end in files]
+        if name == "auto":
+            name = _fastest(there, folder)
+        elif name not in ENGINES:
+            raise UserError(f"there is no engine {name!r}: there are auto, {', '.join(ENGINES)}")
+        elif name not in there:
+            raise UserError(
+                f"{folder} has no file for the engine {name!r}: it has {', '.join(there)}"
+            )
+        self.name = name
+        path = folder / (model + ENGINES[name])
+        if precision is not None and not name.startswith("openvino"):
+            raise UserError(f"a precision is for OpenVINO: it has no effect on {name}")
+        if name == "mxnet":
+            self.precision = "f32"
+            params = folder / f"{model}-0000.params"
+            self._run = mx.gluon.SymbolBlock.imports(str(path), ["data"], str(params))
+            self._run.hybridize(static_alloc=True)
+        elif name == "pytorch":
+            self.precision = "f32"
+            self._run = runner(path)
+        elif name.startswith("onnxruntime"):
+            self.precision = "f16" if description["onnx_dtype"] == "float16" else "f32"
+            self._run = onnx_model.network(path)
+        else:
+            run = openvino_model.OpenVINO(path, precision or "f32")
+            self.precision = run.precision
+            self._run = onnx_model.on_ndarrays(run, run.batch)
+        if name.endswith("-int8"):
+            self.precision = f"int8, the rest {self.precision}"
+
+    def __call__(self, images):
+        return self._run(images)
+
+
+def _fastest(there, folder):
+    """The first of :data:`FASTEST` that has a file and is installed."""
+    problem = "it has none of their files"
+    for name in FASTEST:
+        if name in there:
+            try:
+                RUNTIMES[name]()
+                return name
+            except UserError as error:
+                problem = error
+    raise UserError(f"no engine can run the export {folder}: {problem}")
+
+
+# --- On a command line ----------------------------------------------------------------------------
+
+
+def add_engine(parser):
+    """Add ``--engine`` and ``--precision``, the same for every program that runs exports."""
+    parser.add_argument(
+        "--engine",
+        choices=("auto", *ENGINES),
+        default="auto",
+        help="what runs the export; auto: the fastest that is installed (%(default)s)",
+    )
+    parser.add_argument(
+        "--precision",
+        choices=openvino_model.PRECISIONS,
+        help="of openvino: f32 (default), or auto, its own choice for this processor, such as bf16",
+    )
