@@ -12,6 +12,7 @@ run folder.  It also holds best.safetensors and last.safetensors, which network.
 import functools
 import json
 import pathlib
+import re
 
 import mxnet as mx
 import numpy as np
@@ -227,13 +228,13 @@ class PyTorch(command.Backend):
         import_torch()
         self.contexts = [mx.cpu()]  # of what MXNet still does: it makes the initial weights
         self.device = devices
+        if not re.fullmatch(r"cpu|cuda(:\d+)?", devices):
+            raise UserError(f"--devices {devices!r}: write cpu, cuda or cuda:N")
         try:
             torch.zeros(1, device=devices)
         except (RuntimeError, AssertionError) as error:
-            raise UserError(
-                f"--devices {devices!r}: write cpu, cuda or cuda:N; PyTorch says: "
-                f"{str(error).splitlines()[0]}"
-            ) from None
+            reason = str(error).splitlines()[0]
+            raise UserError(f"--devices {devices} cannot be used: {reason}") from None
 
     def engine(self, config):
         _check(config)

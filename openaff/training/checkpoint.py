@@ -87,7 +87,7 @@ def load_checkpoint(path, engine, workers=1):
         if state.get("format") != FORMAT:
             raise UserError(f"{path} is of another format: {state.get('format')!r}")
         framework = state.get("framework", "MXNet")
-        if framework != engine.framework:
+        if framework.split()[0] != engine.framework.split()[0]:  # but for the version
             raise UserError(
                 f"{path} was written by a run in {framework}: resume it with the script that made "
                 "the run"
