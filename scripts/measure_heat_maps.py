@@ -171,6 +171,7 @@ def table(result):
     titles = {"energy": "energy inside, %", "iou": "IoU, %", "difference": "insertion - deletion"}
     columns = ["objects"] if by_size else []
     columns += ["fusion", "seeds"]
+    columns += ["empty maps, %"] if by_size else []
     for name in names:
         columns += [titles.get(name, name), "less the plain sum's"]
     cells = []
@@ -179,6 +180,9 @@ def table(result):
             [f"{row['size']} ({row['objects']}, {row['area']:.1%} of an image)"] if by_size else []
         )
         cell += [row["fusion"], str(row["seeds"])]
+        if by_size:
+            empty = row["energy"]["without"]
+            cell += [f"{100 * empty:.1f}" if empty else ""]
         for name in names:
             figure = row[name]
             spread = "" if figure["std"] is None else f" ± {figure['std']:.1%}"

@@ -123,23 +123,27 @@ def fall_and_rise(make_cam, net, images, categories, batch_size=50):
 def summarise(name, runs: List[Figures], baseline: List[Figures], chosen):
     """Mean and spread of a figure over seeds, and its difference to other networks' on the same.
 
+    An object whose map is all 0 has no energy, and is left out.
+
     Returns
     -------
     dict
         ``mean``; ``std`` over seeds (None of one seed); ``difference`` to the baseline, paired by
-        object and averaged over seeds, and half the width of its 95% interval over objects.
+        object and averaged over seeds, and half the width of its 95% interval over objects;
+        ``without``: the share of objects and seeds that are left out.
     """
     means = [run.mean(name, chosen) for run in runs]
-    over_seeds = [
-        np.nanmean([run.values[name][chosen] for run in group], axis=0)
-        for group in (runs, baseline)
-    ]
-    differences = over_seeds[0] - over_seeds[1]
-    differences = differences[np.isfinite(differences)]
+    ours, theirs = ([run.values[name][chosen] for run in group] for group in (runs, baseline))
+    known = np.isfinite(ours).any(axis=0) & np.isfinite(theirs).any(axis=0)
+    if not known.any():
+        raise UserError(f"no map of these objects has anything to show: {name} cannot be measured")
+    differences = np.nanmean(np.array(ours)[:, known], axis=0)
+    differences -= np.nanmean(np.array(theirs)[:, known], axis=0)
     spread = differences.std(ddof=1) if len(differences) > 1 else float("nan")
     return {
         "mean": statistics.fmean(means),
         "std": statistics.stdev(means) if len(means) > 1 else None,
         "difference": float(differences.mean()),
         "interval": float(1.96 * spread / math.sqrt(len(differences))),
+        "without": float(np.mean(~np.isfinite(ours))),
     }
