@@ -14,7 +14,7 @@ STAMP := $(VENV)/installed-$(MXNET)-$(subst /,_,$(PYTHON))
 SPACE := $(subst ,, )
 INSTALLED := $(STAMP)$(if $(EXTRAS),-$(subst /,_,$(subst =,,$(subst $(SPACE),_,$(EXTRAS)))))
 
-.PHONY: demo test test-long test-gpu-wheels lint clean
+.PHONY: demo test test-long test-faults test-gpu-wheels lint clean
 
 demo: $(STAMP)
 	$(BIN)/python scripts/demo.py
@@ -26,6 +26,10 @@ test: $(INSTALLED)
 # Long checks: ONNX files of all published networks, torch.compile.
 test-long: $(INSTALLED)
 	$(BIN)/python -m pytest -m long
+
+# Kills, full disks, damaged files, wrong commands; see tests/faults/__main__.py. FAULTS='--kills 5'
+test-faults: $(INSTALLED)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults $(FAULTS)
 
 # Whether pip alone brings all that the GPU build is linked to (3 GB of downloads, no GPU needed).
 test-gpu-wheels:

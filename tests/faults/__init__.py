@@ -1,0 +1,1 @@
+"""A campaign of faults: ``make test-faults``.  See ``__main__``."""
