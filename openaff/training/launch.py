@@ -9,7 +9,7 @@ import time
 
 from ..utils.errors import UserError
 from ..utils.framework import ASKED_THREADS, physical_cores
-from ..utils.interrupt import STATUS
+from ..utils.interrupt import STATUS, handle
 
 GRACE = 60  # seconds for workers to end after a signal
 
@@ -80,7 +80,7 @@ def _wait(processes):
             if process.poll() is None:
                 process.send_signal(number)
 
-    before = {number: signal.signal(number, forward) for number in (signal.SIGTERM, signal.SIGINT)}
+    before = handle(forward)
     try:
         while True:
             ended = [process.poll() for process in workers]
