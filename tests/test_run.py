@@ -10,9 +10,11 @@ from PIL import Image
 from tensorboardX.proto.event_pb2 import Event
 
 from openaff import UserError
+from openaff.data import DataConfig, load_dataset
+from openaff.tasks import load_task
 from openaff.training.config import load_config
 from openaff.training.curves import draw_curves, read_metrics
-from openaff.training.run_folder import Run
+from openaff.training.run_folder import Run, report
 from openaff.training.session import train
 from openaff.utils.devices import parse_devices
 
@@ -50,6 +52,15 @@ def test_report_is_one_page_with_the_result(digits_run):
     ):
         assert text in report
     assert len(report.splitlines()) < 40
+
+
+def test_a_report_has_no_row_of_what_is_not_known(digits_run):
+    task = load_task(load_dataset(DataConfig()))
+    rows = read_metrics(digits_run[0])
+    page = report("run", {**digits_run[1], "commit": "abc1234"}, rows, task)
+    assert "| commit | abc1234 |" in page
+    page = report("run", {**digits_run[1], "commit": None}, rows, task)
+    assert "commit" not in page and "None" not in page
 
 
 def test_tensorboard_gets_every_metric(digits_run):

@@ -186,7 +186,7 @@ def report(name, result, rows, task):
     columns = ["epoch", "lr", *(f"{part}_{key}" for part in ("train", "test") for key in figures)]
     tail = rows[-5:]
     lines = [f"# {name}", "", "| | |", "|---|---|"]
-    lines += [f"| {key} | {value} |" for key, value in facts.items()]
+    lines += [f"| {key} | {value} |" for key, value in facts.items() if value is not None]
     lines += ["", "![Metrics by epoch](curves.png)", "", f"Last {len(tail)} epochs:", ""]
     lines += ["| " + " | ".join(columns).replace("_", " ") + " |", "|---" * len(columns) + "|"]
     lines += ["| " + " | ".join(f"{row[key]:.4g}" for key in columns) + " |" for row in tail]
