@@ -18,7 +18,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from ..utils.errors import UserError
-from ..utils.files import atomic, refuse_special, sha256, write_json
+from ..utils.files import atomic, check_size, refuse_special, sha256, write_json
 from .image_folder import class_folders, read_photo
 from .records import MANIFEST, read_manifest
 
@@ -328,7 +328,9 @@ def _pack_part(task, resize, quality):
             offsets.append(writer.tell())
             header = mx.recordio.IRHeader(0, item.label, 0, 0)
             writer.write(mx.recordio.pack(header, content))
-        writer.close()
+        size = writer.tell()
+        writer.close()  # MXNet does not say when that fails
+        check_size(temporary, size)
     write_json(stem.with_suffix(".json"), {"offsets": offsets, "skipped": skipped})
     return len(chunk)
 

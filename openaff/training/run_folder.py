@@ -7,9 +7,12 @@ import json
 import pathlib
 import shutil
 import sys
+import time
 
-import tensorboardX
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
 
+from ..utils.arrays import parameters, save_arrays
 from ..utils.errors import UserError
 from ..utils.files import atomic, write_json, write_text
 from ..utils.provenance import environment, provenance
@@ -118,20 +121,28 @@ class Run:
 
     def _write_events(self, rows):
         """Scalars for TensorBoard, in an event file that hides later epochs of earlier files."""
-        if self._events is None:
-            first = rows[0]["epoch"] if rows else 1
-            self._events = tensorboardX.SummaryWriter(str(self.path), purge_step=first)
-        for row in rows:
-            for key, value in row.items():
-                if key != "epoch":
-                    self._events.add_scalar(key, value, row["epoch"])
-        self._events.flush()
+        try:
+            if self._events is None:
+                # Not SummaryWriter, which writes in a thread: where that fails, it waits for ever.
+                self._events = EventsWriter(str(self.path / "events"))
+                first = rows[0]["epoch"] if rows else 1
+                start = SessionLog(status=SessionLog.START)
+                self._events.write_event(Event(step=first, session_log=start))
+            for row in rows:
+                for key, value in row.items():
+                    if key != "epoch":
+                        event = Event(wall_time=time.time(), step=row["epoch"])
+                        event.summary.value.add(tag=key, simple_value=value)
+                        self._events.write_event(event)
+            self._events.flush()
+        except OSError as error:
+            error.filename = str(self.path)
+            raise
 
     def save(self, name, net):
         """Write ``name.params``, whole or not at all."""
         if self.writes:
-            with atomic(self.path / (name + ".params")) as temporary:
-                net.save_parameters(str(temporary))
+            save_arrays(self.path / (name + ".params"), parameters(net))
 
     def checkpoint(self, engine, state):
         """Write a checkpoint, see :func:`~openaff.training.checkpoint.save_checkpoint`."""

@@ -1,12 +1,13 @@
 """What all scripts share: one-line errors and exit statuses."""
 
+import errno
 import os
 import sys
 import traceback
 
 import yaml
 
-from .errors import UserError
+from .errors import UserError, one_line
 from .framework import import_mxnet
 from .interrupt import STATUS, Stopped
 
@@ -22,7 +23,7 @@ def run(main):
     except UserError as error:
         _exit(f"error: {error}", 2)
     except OSError as error:  # a full disk, a folder that cannot be written
-        _exit(f"error: {error.strerror or error}: {error.filename or ''}".rstrip(": "), 2)
+        _exit(f"error: {_problem(error)}", 2)
     except (mx.base.MXNetError, MemoryError) as error:  # such as out of memory
         lines = str(error).strip().splitlines() or ["out of memory"]
         _exit(f"error: {lines[-1]}", 2)
@@ -34,6 +35,14 @@ def run(main):
         if "DMLC_ROLE" not in os.environ:
             raise
         _exit(traceback.format_exc(), 1)
+
+
+def _problem(error):
+    """An error of the operating system in one line."""
+    line = f"{error.strerror or one_line(error)}: {error.filename or ''}".rstrip(": ")
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        line += ": free some space there, then repeat the command, or continue with --resume"
+    return line
 
 
 def _exit(message, status):
