@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -135,6 +136,36 @@ def _disk_problem(folder):
     except OSError as error:
         return error
     return None
+
+
+def lock(path):
+    """Lock a file, which is made where it is missing, against other processes.
+
+    Returns
+    -------
+    handle : file
+        Until it is closed or the process ends, however it ends, nobody else gets the lock.
+    ours : bool or None
+        Whether we have the lock.  None: the file system has no locks.
+    """
+    handle = open(path, "w")
+    try:
+        fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return handle, False if error.errno in (errno.EACCES, errno.EAGAIN) else None
+    return handle, True
+
+
+def sweep(folder):
+    """Remove what killed processes left unfinished in a folder.
+
+    Call this only where no living process writes there.
+    """
+    for path in pathlib.Path(folder).glob(f"{TEMPORARY}*"):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink()
 
 
 def check_size(path, size):
