@@ -16,8 +16,8 @@ import pathlib
 from openaff.deploy.pytorch.states import import_state
 from openaff.utils import cli
 from openaff.utils.arguments import Parser, add_imports
+from openaff.utils.arrays import parameters, save_arrays
 from openaff.utils.errors import UserError
-from openaff.utils.files import atomic
 from openaff.utils.imports import import_modules
 
 
@@ -54,8 +54,7 @@ def main():
     import_modules(args.imports)
     options = cli.parse_options(args.option)
     model, net = import_state(args.state, args.model, options, args.shared_global)
-    with atomic(out) as temporary:
-        net.save_parameters(str(temporary))
+    save_arrays(out, parameters(net))
     print(f"{model}: {len(net._collect_params_with_prefix())} arrays")
     print(f"written {out}")
 

@@ -1,6 +1,8 @@
 """Fixtures: one short training run on the digits, shared by all who only read its folder."""
 
+import contextlib
 import pathlib
+import resource
 
 import pytest
 
@@ -22,6 +24,26 @@ def root():
 def known():
     """The catalog of all tables."""
     return load_tables(ROOT)
+
+
+@pytest.fixture
+def longest_file():
+    """``with longest_file(N)``: what a full disk does to a file's bytes from N on, whoever writes.
+
+    By the limit of this process, so that errors come from the operating system, also while a file
+    is closed.  Its error is EFBIG.
+    """
+
+    @contextlib.contextmanager
+    def limit(count):
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (count, before[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    return limit
 
 
 @pytest.fixture(scope="session")

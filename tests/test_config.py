@@ -130,6 +130,7 @@ def test_errors_name_key_and_remedy(write, overrides, message):
     [
         ("epochs: [1", "line 1: not YAML"),
         ("seed: 2020-13-45", "not YAML: "),
+        ("seed: \0", "not YAML: unacceptable character #x0000"),
         ("- 1", "a config is a mapping"),
         ("", "a config is a mapping"),
         ("data: {name: digits}\nepochs: 1", "model.name is not set"),

@@ -73,6 +73,39 @@ def test_when_one_worker_dies_all_end_and_its_error_is_shown(launcher, tmp_path)
     assert "worker 1 gives up" in run.stderr and "their exit statuses: " in run.stderr
 
 
+def test_no_process_outlives_a_killed_launcher(root, tmp_path):
+    """Neither the scheduler nor the server nor a worker, whatever they do."""
+    code = "import os, sys, time; open(f'{sys.argv[1]}/{os.getpid()}', 'w'); time.sleep(60)"
+    program = [sys.executable, "-c", code, str(tmp_path)]
+    launch = (
+        "import sys; from openaff.training import launch as module; "
+        "start, module._start = module._start, lambda _, env: start(sys.argv[1:], env); "
+        "module.launch(sys.argv[1:], 2)"
+    )
+    launcher = subprocess.Popen([sys.executable, "-c", launch, *program], cwd=str(root))
+
+    def wait_until(done):
+        limit = time.monotonic() + 60
+        while not done():
+            assert time.monotonic() < limit
+            time.sleep(0.01)
+
+    wait_until(lambda: len(list(tmp_path.iterdir())) == 4)
+    launcher.kill()
+    launcher.wait()
+    pids = [int(path.name) for path in tmp_path.iterdir()]
+    wait_until(lambda: not any(runs(pid) for pid in pids))
+
+
+def runs(pid):
+    """Whether a process runs; one that has ended may wait for whoever reaps orphans."""
+    try:
+        with open(f"/proc/{pid}/stat") as stat:
+            return stat.read().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
 def test_launcher_errors(monkeypatch):
     script = load_script("launch_local.py")
     for arguments, message in (

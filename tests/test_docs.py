@@ -1,5 +1,6 @@
 """The pages say nothing that is still to be filled in, and their files exist."""
 
+import os
 import pathlib
 import re
 import subprocess
@@ -112,3 +113,23 @@ def test_cluster_scripts_are_valid(root):
     (container,) = yaml.safe_load(manifest)["spec"]["template"]["spec"]["containers"]
     for script in (slurm, container["command"][-1]):
         subprocess.run(["bash", "-n"], input=script, text=True, check=True)
+
+
+@pytest.mark.parametrize("status, again", [(0, False), (2, False), (75, True), (137, False)])
+def test_a_slurm_job_is_queued_again_only_if_its_run_was_stopped(root, tmp_path, status, again):
+    """A run that cannot begin would otherwise be queued for ever."""
+    page = (root / "docs/distributed.md").read_text()
+    (slurm,) = re.findall(r"```bash\n(.*?)```", page, re.S)
+    programs = {
+        "srun": f'[[ "$*" != *DMLC_ROLE=worker* ]] || exit {status}',
+        "scontrol": 'echo "$@"',
+        "python": "true",
+    }
+    for name, content in programs.items():
+        (tmp_path / name).write_text(f"#!/bin/bash\n{content}\n")
+        (tmp_path / name).chmod(0o755)
+    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_NNODES": "1"}
+    environment["SLURM_JOB_ID"] = "7"
+    command = ["bash", "-c", slurm]
+    done = subprocess.run(command, env=environment, cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+    assert done.stdout == ("requeue 7\n" if again else "")

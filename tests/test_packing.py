@@ -237,6 +237,26 @@ def test_a_killed_process_is_an_error_and_the_rest_is_kept(tmp_path, monkeypatch
     assert pack("train", classes, items, tmp_path / "rec", workers=2)["images"] == 12
 
 
+def test_two_packings_at_once_are_one_line(tmp_path):
+    classes, items = folder_items(write_folder(tmp_path / "photos"))
+    parts = tmp_path / "rec" / "train.parts"
+    parts.mkdir(parents=True)
+    hold = (
+        "import sys; from openaff.utils.files import lock; held = lock(sys.argv[1]); "
+        "print('held', flush=True); sys.stdin.read()"
+    )
+    holder = subprocess.Popen(
+        [sys.executable, "-c", hold, str(parts / packing.LOCK)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    )  # fmt: skip
+    assert holder.stdout.readline() == b"held\n"
+    with pytest.raises(UserError, match="another process is packing .*train.rec: let it end"):
+        pack("train", classes, items, tmp_path / "rec")
+    holder.communicate()
+    assert pack("train", classes, items, tmp_path / "rec")["images"] == 12
+    assert not parts.exists()
+
+
 def test_tar_files_that_are_refused(tmp_path):
     official_tars(tmp_path)
     whole = (tmp_path / "train.tar").read_bytes()

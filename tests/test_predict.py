@@ -35,6 +35,11 @@ def photos(tmp_path_factory):
     return paths
 
 
+@pytest.mark.filterwarnings("error:Cannot decide type")
+def test_mxnet_loads_an_export_without_a_warning(exported):
+    Predictor(exported, "mxnet")
+
+
 @pytest.mark.parametrize("engine", ["mxnet", "onnxruntime"])
 def test_predictions_are_the_networks_on_what_evaluation_sees(exported, photos, engine, digits_run):
     digits = load_dataset(DataConfig())

@@ -10,11 +10,14 @@ from PIL import Image
 from tensorboardX.proto.event_pb2 import Event
 
 from openaff import UserError
+from openaff.data import DataConfig, load_dataset
+from openaff.tasks import load_task
 from openaff.training.config import load_config
 from openaff.training.curves import draw_curves, read_metrics
-from openaff.training.run_folder import Run
+from openaff.training.run_folder import Run, report
 from openaff.training.session import train
 from openaff.utils.devices import parse_devices
+from openaff.utils.files import TEMPORARY
 
 
 def test_run_folder_holds_what_was_run_and_what_came_out(digits_run):
@@ -50,6 +53,15 @@ def test_report_is_one_page_with_the_result(digits_run):
     ):
         assert text in report
     assert len(report.splitlines()) < 40
+
+
+def test_a_report_has_no_row_of_what_is_not_known(digits_run):
+    task = load_task(load_dataset(DataConfig()))
+    rows = read_metrics(digits_run[0])
+    page = report("run", {**digits_run[1], "commit": "abc1234"}, rows, task)
+    assert "| commit | abc1234 |" in page
+    page = report("run", {**digits_run[1], "commit": None}, rows, task)
+    assert "commit" not in page and "None" not in page
 
 
 def test_tensorboard_gets_every_metric(digits_run):
@@ -112,7 +124,11 @@ def test_existing_folder_is_refused_and_left_alone(tmp_path, root):
 
 
 def test_a_folder_that_another_process_writes_is_refused(tmp_path):
-    Run(tmp_path / "run", "epochs: 1\n", task=None)
+    with Run.new(tmp_path / "run", "epochs: 1\n", task=None):
+        pass
+    # What a SIGKILL leaves of files, and of a folder.
+    (tmp_path / "run" / f"{TEMPORARY}1-last.ckpt").touch()
+    (tmp_path / "run" / f"{TEMPORARY}2-x").mkdir()
     hold = (
         "import fcntl, sys; lock = open(sys.argv[1], 'w'); fcntl.lockf(lock, fcntl.LOCK_EX); "
         "print('held', flush=True); sys.stdin.read()"
@@ -124,8 +140,38 @@ def test_a_folder_that_another_process_writes_is_refused(tmp_path):
     assert holder.stdout.readline() == b"held\n"
     with pytest.raises(UserError, match="another process is training in .*run: let it end"):
         Run.reopen(tmp_path / "run")
+    assert (tmp_path / "run" / f"{TEMPORARY}1-last.ckpt").exists()  # it may be the other one's
     holder.communicate()
     Run.reopen(tmp_path / "run")
+    left = sorted(path.name for path in (tmp_path / "run").iterdir())
+    assert left == ["config.yaml", "environment.json", Run.LOCK]
+
+
+def test_a_run_folder_appears_with_its_first_checkpoint_or_not_at_all(tmp_path):
+    """What was killed before can be begun anew by the same command, which removes its remains."""
+    killed = (
+        "import os, sys; from openaff.training.run_folder import Run; "
+        "begun = Run.new(sys.argv[1], 'epochs: 1', task=None); begun.__enter__(); "
+        "print('begun', flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", killed, str(tmp_path / "run")]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert process.stdout.readline() == b"begun\n"
+    (theirs,) = tmp_path.iterdir()
+    with Run.new(tmp_path / "other", "epochs: 1\n", task=None), pytest.raises(KeyboardInterrupt):
+        with Run.new(tmp_path / "run", "epochs: 1\n", task=None) as run:
+            assert theirs.exists() and not (tmp_path / "run").exists()  # it is alive
+            (run.path / "last.ckpt").touch()
+            raise KeyboardInterrupt
+    assert set(tmp_path.iterdir()) == {theirs, tmp_path / "other"}
+    process.kill()
+    process.communicate()
+    with pytest.raises(UserError, match="there is no run folder .*begin the run with --config"):
+        Run.reopen(tmp_path / "run")
+    with Run.new(tmp_path / "run", "epochs: 1\n", task=None) as run:
+        (run.path / "last.ckpt").touch()
+    assert set(tmp_path.iterdir()) == {tmp_path / "run", tmp_path / "other"}
+    assert run.path == tmp_path / "run" and (run.path / "last.ckpt").exists()
 
 
 def test_nothing_is_written_when_the_configuration_cannot_run(tmp_path, root):

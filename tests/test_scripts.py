@@ -41,6 +41,7 @@ def test_train_then_export(script, fails_with, root, tmp_path):
     arguments = ("--config", config, "--out", tmp_path / "run", "--devices", "cpu:2")
     trained = script("train_cifar.py", *arguments, "epochs=1", "schedule.warmup=0")
     assert trained.returncode == 0, trained.stderr
+    assert "MKLDNN" not in trained.stderr
     assert "epoch 1/1" in trained.stdout and "labels: 10 digits" in trained.stdout
     exported = script("export.py", "--run", tmp_path / "run", "--out", tmp_path / "export")
     assert exported.returncode == 0, exported.stderr

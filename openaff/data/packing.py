@@ -18,13 +18,14 @@ from PIL import Image
 from tqdm import tqdm
 
 from ..utils.errors import UserError
-from ..utils.files import atomic, refuse_special, sha256, write_json
+from ..utils.files import atomic, check_size, lock, refuse_special, sha256, write_json
 from .image_folder import class_folders, read_photo
 from .records import MANIFEST, read_manifest
 
 PART = 1024  # images per part; an interruption loses only unfinished parts
 RESULT = "result.json"  # in the folder of parts: all are joined, and only have to be moved
 ORIENTATION = 0x0112  # EXIF
+LOCK = "lock"  # in the folder of parts, while a process packs or after it was killed
 DEVKIT = "ILSVRC2012_devkit_t12/data/"
 
 
@@ -232,14 +233,20 @@ def pack(split, classes, items, out, resize=None, quality=95, workers=1):
             f"its part of {MANIFEST}"
         )
     _begin(parts, dict(plan, images_per_part=PART))
-    if not (parts / RESULT).exists():
-        _pack_parts(split, items, parts, partial(_pack_part, **_settings(plan)), workers)
-        result = _join(parts, -(-len(items) // PART))
-        if not result["images"]:
-            shutil.rmtree(parts)
-            raise UserError(f"none of the {len(items):,} images of {split} can be read")
-        write_json(parts / RESULT, dict(result, **plan))
-    return _install(out, split, classes)
+    locked, ours = lock(parts / LOCK)
+    with locked:
+        if ours is False:
+            raise UserError(
+                f"another process is packing {record}: let it end, or take another --out"
+            )
+        if not (parts / RESULT).exists():
+            _pack_parts(split, items, parts, partial(_pack_part, **_settings(plan)), workers)
+            result = _join(parts, -(-len(items) // PART))
+            if not result["images"]:
+                shutil.rmtree(parts)
+                raise UserError(f"none of the {len(items):,} images of {split} can be read")
+            write_json(parts / RESULT, dict(result, **plan))
+        return _install(out, split, classes)
 
 
 def _settings(plan):
@@ -328,7 +335,9 @@ def _pack_part(task, resize, quality):
             offsets.append(writer.tell())
             header = mx.recordio.IRHeader(0, item.label, 0, 0)
             writer.write(mx.recordio.pack(header, content))
-        writer.close()
+        size = writer.tell()
+        writer.close()  # MXNet does not say when that fails
+        check_size(temporary, size)
     write_json(stem.with_suffix(".json"), {"offsets": offsets, "skipped": skipped})
     return len(chunk)
 

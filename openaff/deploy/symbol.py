@@ -2,14 +2,15 @@
 
 import json
 import pathlib
-import warnings
 
 import mxnet as mx
 import numpy as np
 
 from ..attention import plain_graph
+from ..utils.arrays import save_arrays
 from ..utils.errors import UserError
-from ..utils.files import atomic, write_text
+from ..utils.files import write_text
+from ..utils.quiet import importing_symbol
 
 TOLERANCE = 1e-5  # largest difference allowed, relative to the largest output
 OUTPUT = "logits"  # the symbol's last node
@@ -71,8 +72,7 @@ def export_symbol(net, folder, name, input_shape):
             # MXNet takes such a gamma for 1, whatever is stored; converters take what is stored.
             gamma = "arg:" + graph["nodes"][node["inputs"][1][0]]["name"]
             arrays[gamma] = mx.nd.ones_like(arrays[gamma])
-    with atomic(params) as temporary:
-        mx.nd.save(str(temporary), arrays)
+    save_arrays(params, arrays)
     write_text(symbol, json.dumps(graph, indent=2) + "\n")
     difference = _difference(net, symbol, params, input_shape)
     if not difference <= TOLERANCE:
@@ -90,8 +90,6 @@ def _without_prefix(name, prefix):
 
 
 def _difference(net, symbol, params, input_shape):
-    with warnings.catch_warnings():
-        # The importer makes an input without a type, which the graph then settles.
-        warnings.filterwarnings("ignore", message="Cannot decide type")
+    with importing_symbol():
         imported = mx.gluon.SymbolBlock.imports(str(symbol), ["data"], str(params))
     return relative_difference(imported, net, (2,) + tuple(input_shape))

@@ -15,6 +15,7 @@ import zlib
 import mxnet as mx
 
 from ..models.pretrained import load_parameters
+from ..utils.arrays import parameters, write_arrays
 from ..utils.errors import UserError
 from ..utils.files import atomic
 
@@ -42,14 +43,14 @@ def save_checkpoint(folder, engine, state):
     """
     last = folder / LAST
     with atomic(last) as temporary:
-        with tempfile.TemporaryDirectory(dir=str(folder), prefix="ckpt.") as parts:
-            parts = pathlib.Path(parts)
-            (parts / "state.json").write_text(json.dumps(dict(state, format=FORMAT)))
-            engine.net.save_parameters(str(parts / "net.params"))
-            mx.nd.save(str(parts / "devices.params"), engine.arrays())
-            with zipfile.ZipFile(temporary, "w") as archive:
-                for name in _MEMBERS:
-                    archive.write(parts / name, name)
+        with zipfile.ZipFile(temporary, "w") as archive:
+            archive.writestr("state.json", json.dumps(dict(state, format=FORMAT)))
+            for name, arrays in (
+                ("net.params", parameters(engine.net)),
+                ("devices.params", engine.arrays()),
+            ):
+                with archive.open(name, "w", force_zip64=True) as out:
+                    write_arrays(out, arrays)
         if last.exists():  # a second name for it: at no moment is there no whole checkpoint
             with atomic(folder / PREVIOUS) as other:
                 other.unlink()

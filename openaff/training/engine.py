@@ -9,6 +9,7 @@ from mxnet import autograd, gluon
 from mxnet.contrib import amp
 
 from ..tasks.evaluation import evaluate, split
+from ..utils.quiet import POOLING, without_lines
 from .distributed import Workers
 from .optimizers import count_updates, restore_state_arrays, restore_updates, state_arrays
 
@@ -46,6 +47,7 @@ class Engine:
         self.amp = precision == "amp"
         self.workers = workers or Workers()
         self.step = 0
+        self._shapes = set()  # of batches that there was a step on
         if optimizer.no_wd:
             for param in net.collect_params(".*(gamma|beta|bias)$").values():
                 param.wd_mult = 0.0
@@ -82,6 +84,15 @@ class Engine:
         NonFiniteLoss
             The loss of the step before is infinite or not a number.
         """
+        if images.shape in self._shapes:
+            self._train_step(images, targets, meter)
+            return
+        with without_lines(POOLING):  # of operators that are prepared for a new shape
+            self._train_step(images, targets, meter)
+            mx.nd.waitall()
+        self._shapes.add(images.shape)
+
+    def _train_step(self, images, targets, meter):
         seed_step(self.seed, self.step)
         xs, ys = split(images, self.devices), split(targets, self.devices)
         xs = [x.astype(self.dtype, copy=False) for x in xs]

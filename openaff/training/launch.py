@@ -1,5 +1,6 @@
 """Distributed training on one machine: starts MXNet's scheduler, servers and workers."""
 
+import ctypes
 import os
 import signal
 import socket
@@ -9,16 +10,18 @@ import time
 
 from ..utils.errors import UserError
 from ..utils.framework import ASKED_THREADS, physical_cores
-from ..utils.interrupt import STATUS
+from ..utils.interrupt import STATUS, handle
 
 GRACE = 60  # seconds for workers to end after a signal
+_PR_SET_PDEATHSIG = 1  # Linux: the signal that a process gets when its parent dies
+_LIBC = ctypes.CDLL(None)
 
 
 def launch(command, workers, servers=1):
     """Run ``command`` in several workers that share gradients; returns the exit status.
 
     Each worker prints its own lines.  If one dies, the others are killed.  SIGTERM and SIGINT are
-    passed on to the workers, which can then stop cleanly.
+    passed on to the workers, which can then stop cleanly.  If this process dies, all are killed.
 
     Parameters
     ----------
@@ -64,8 +67,17 @@ def launch(command, workers, servers=1):
 
 
 def _start(program, environment):
+    launcher = os.getpid()
+
+    def end_with_launcher():  # in the new process, before the program: even a SIGKILL leaves none
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != launcher:  # it has died already
+            os._exit(1)
+
     # In its own session: Ctrl-C reaches only this process, which passes it on to the workers.
-    return subprocess.Popen(program, env=environment, start_new_session=True)
+    return subprocess.Popen(
+        program, env=environment, start_new_session=True, preexec_fn=end_with_launcher
+    )
 
 
 def _wait(processes):
@@ -80,7 +92,7 @@ def _wait(processes):
             if process.poll() is None:
                 process.send_signal(number)
 
-    before = {number: signal.signal(number, forward) for number in (signal.SIGTERM, signal.SIGINT)}
+    before = handle(forward)
     try:
         while True:
             ended = [process.poll() for process in workers]

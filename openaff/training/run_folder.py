@@ -1,17 +1,28 @@
 """The run folder: what was run, how it went, what came out."""
 
+import contextlib
 import csv
-import errno
-import fcntl
+import glob
 import json
 import pathlib
 import shutil
 import sys
+import time
 
-import tensorboardX
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
 
+from ..utils.arrays import parameters, save_arrays
 from ..utils.errors import UserError
-from ..utils.files import atomic, write_json, write_text
+from ..utils.files import (
+    TEMPORARY,
+    atomic,
+    atomic_folder,
+    lock,
+    sweep,
+    write_json,
+    write_text,
+)
 from ..utils.provenance import environment, provenance
 from .checkpoint import save_checkpoint
 from .curves import plot_curves
@@ -19,7 +30,7 @@ from .finetuning import describe_start
 
 
 class Run:
-    """A new folder for one run; an existing one is refused.
+    """The folder of one run; see :meth:`new` and :meth:`reopen`.
 
     ``config.yaml`` (resolved), ``environment.json``, ``metrics.jsonl`` and ``.csv``,
     ``curves.png``, TensorBoard's event files, ``best.params``, the checkpoints ``last.ckpt`` and
@@ -30,49 +41,64 @@ class Run:
     ----------
     path : path-like
         The folder.
-    config_yaml : str
-        What ``config.yaml`` says.
     task : Task
         Whose metrics the run has.
     writes : bool
         False in all workers but the first: they keep the metrics, and write nothing.
-    imports : sequence of str
-        The user's modules.  Their files are copied to ``imports/``, for readers: nothing in a run
-        folder is ever executed.
-
-    Raises
-    ------
-    UserError
-        The folder exists, or cannot be made.
     """
 
     LOCK = "lock"  # while a process writes the folder, or after it was killed
 
-    def __init__(self, path, config_yaml, task, writes=True, imports=()):
-        self._begin(path, task, writes)
-        if not writes:
-            return
-        refuse_existing(self.path)
-        try:
-            self.path.mkdir(parents=True)
-        except OSError as error:
-            raise UserError(f"cannot make the run folder {self.path}: {error.strerror}") from None
-        self._lock()
-        write_text(self.path / "config.yaml", config_yaml)
-        write_json(self.path / "environment.json", environment())
-        for name in imports:
-            (self.path / "imports").mkdir(exist_ok=True)
-            shutil.copy(sys.modules[name].__file__, self.path / "imports")
-
-    def _begin(self, path, task, writes):
+    def __init__(self, path, task=None, writes=True):
         self.path, self.task, self.writes = pathlib.Path(path), task, writes
-        self.rows, self._events = [], None
+        self.rows, self._events, self._locked = [], None, None
+
+    @classmethod
+    @contextlib.contextmanager
+    def new(cls, path, config_yaml, task, writes=True, imports=()):
+        """A context that gives a new run, whose folder appears when the context ends.
+
+        In the context belongs the first checkpoint: wherever a run is killed, it either has not
+        begun or can be resumed.
+
+        Parameters
+        ----------
+        path, task, writes
+            See :class:`Run`.
+        config_yaml : str
+            What ``config.yaml`` says.
+        imports : sequence of str
+            The user's modules.  Their files are copied to ``imports/``, for readers: nothing in a
+            run folder is ever executed.
+
+        Raises
+        ------
+        UserError
+            The folder exists.
+        OSError
+            It cannot be made.
+        """
+        run = cls(path, task, writes)
+        if not writes:
+            yield run
+            return
+        _sweep_beginnings(run.path)
+        with atomic_folder(path) as run.path:
+            run._lock()
+            write_text(run.path / "config.yaml", config_yaml)
+            write_json(run.path / "environment.json", environment())
+            for name in imports:
+                (run.path / "imports").mkdir(exist_ok=True)
+                shutil.copy(sys.modules[name].__file__, run.path / "imports")
+            yield run
+        run.path = pathlib.Path(path)
 
     @classmethod
     def reopen(cls, path, task=None, writes=True):
         """The folder of a run that has not finished."""
-        run = cls.__new__(cls)
-        run._begin(path, task, writes)
+        run = cls(path, task, writes)
+        if not run.path.exists():
+            raise UserError(f"there is no run folder {path}: begin the run with --config and --out")
         if not (run.path / "config.yaml").exists():
             raise UserError(f"{run.path} is not a run folder: it has no config.yaml")
         if (run.path / "result.json").exists():
@@ -82,13 +108,12 @@ class Run:
         return run
 
     def _lock(self):
-        """Refuse a folder that another process writes."""
-        self._locked = open(self.path / self.LOCK, "w")
-        try:
-            fcntl.lockf(self._locked, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:  # others: a file system without locks
-            if error.errno in (errno.EACCES, errno.EAGAIN):
-                raise UserError(f"another process is training in {self.path}: let it end") from None
+        """Refuse a folder that another process writes; remove what a killed one left."""
+        self._locked, ours = lock(self.path / self.LOCK)
+        if ours is False:
+            raise UserError(f"another process is training in {self.path}: let it end")
+        if ours:
+            sweep(self.path)
 
     def rewind(self, rows):
         """Take back the metrics that a checkpoint does not know of."""
@@ -118,20 +143,28 @@ class Run:
 
     def _write_events(self, rows):
         """Scalars for TensorBoard, in an event file that hides later epochs of earlier files."""
-        if self._events is None:
-            first = rows[0]["epoch"] if rows else 1
-            self._events = tensorboardX.SummaryWriter(str(self.path), purge_step=first)
-        for row in rows:
-            for key, value in row.items():
-                if key != "epoch":
-                    self._events.add_scalar(key, value, row["epoch"])
-        self._events.flush()
+        try:
+            if self._events is None:
+                # Not SummaryWriter, which writes in a thread: where that fails, it waits for ever.
+                self._events = EventsWriter(str(self.path / "events"))
+                first = rows[0]["epoch"] if rows else 1
+                start = SessionLog(status=SessionLog.START)
+                self._events.write_event(Event(step=first, session_log=start))
+            for row in rows:
+                for key, value in row.items():
+                    if key != "epoch":
+                        event = Event(wall_time=time.time(), step=row["epoch"])
+                        event.summary.value.add(tag=key, simple_value=value)
+                        self._events.write_event(event)
+            self._events.flush()
+        except OSError as error:
+            error.filename = str(self.path)
+            raise
 
     def save(self, name, net):
         """Write ``name.params``, whole or not at all."""
         if self.writes:
-            with atomic(self.path / (name + ".params")) as temporary:
-                net.save_parameters(str(temporary))
+            save_arrays(self.path / (name + ".params"), parameters(net))
 
     def checkpoint(self, engine, state):
         """Write a checkpoint, see :func:`~openaff.training.checkpoint.save_checkpoint`."""
@@ -150,6 +183,15 @@ class Run:
         self._locked.close()
         (self.path / self.LOCK).unlink()
         return result
+
+
+def _sweep_beginnings(path):
+    """Remove the folders of runs of this name that were killed before their first checkpoint."""
+    for each in path.parent.glob(f"{TEMPORARY}*-{glob.escape(path.name)}/{Run.LOCK}"):
+        handle, ours = lock(each)
+        with handle:
+            if ours:
+                shutil.rmtree(each.parent, ignore_errors=True)
 
 
 def refuse_existing(path):
@@ -186,7 +228,7 @@ def report(name, result, rows, task):
     columns = ["epoch", "lr", *(f"{part}_{key}" for part in ("train", "test") for key in figures)]
     tail = rows[-5:]
     lines = [f"# {name}", "", "| | |", "|---|---|"]
-    lines += [f"| {key} | {value} |" for key, value in facts.items()]
+    lines += [f"| {key} | {value} |" for key, value in facts.items() if value is not None]
     lines += ["", "![Metrics by epoch](curves.png)", "", f"Last {len(tail)} epochs:", ""]
     lines += ["| " + " | ".join(columns).replace("_", " ") + " |", "|---" * len(columns) + "|"]
     lines += ["| " + " | ".join(f"{row[key]:.4g}" for key in columns) + " |" for row in tail]

@@ -62,10 +62,10 @@ def train(config, out, devices, engine=_mxnet):
     refuse_existing(out)  # before the data set is read
     session = _Session(config, devices, engine)
     session.workers.any(False)  # all have looked
-    session.run = Run(
-        out, to_yaml(config), session.task, writes=session.workers.rank == 0, imports=config.imports
-    )
-    session.save()  # so that a crash in the first epoch can be resumed, too
+    with Run.new(
+        out, to_yaml(config), session.task, session.workers.rank == 0, config.imports
+    ) as session.run:
+        session.save()  # so that a crash in the first epoch can be resumed, too
     if session.start and session.workers.rank == 0:
         print(f"start from {describe_start(session.start)}", flush=True)
     return session.fit()

@@ -1,12 +1,13 @@
 """What all scripts share: one-line errors and exit statuses."""
 
+import errno
 import os
 import sys
 import traceback
 
 import yaml
 
-from .errors import UserError
+from .errors import UserError, one_line
 from .framework import import_mxnet
 from .interrupt import STATUS, Stopped
 
@@ -14,18 +15,21 @@ import_mxnet()
 
 import mxnet as mx  # noqa: E402
 
+# Bad input; a disk that is full or cannot be written; MXNet's errors, such as a lack of memory.
+_SHOWN_IN_ONE_LINE = (UserError, OSError, mx.base.MXNetError, MemoryError)
+
 
 def run(main):
-    """Call ``main()``; exit with 2 and one line on bad input, with 75 or 130 if asked to stop."""
+    """Call ``main()``; exit with 2 and one line on bad input, with 75 or 130 if asked to stop.
+
+    The environment variable ``OPENAFF_TRACEBACK=1`` also shows the traceback of such a line.
+    """
     try:
         main()
-    except UserError as error:
-        _exit(f"error: {error}", 2)
-    except OSError as error:  # a full disk, a folder that cannot be written
-        _exit(f"error: {error.strerror or error}: {error.filename or ''}".rstrip(": "), 2)
-    except (mx.base.MXNetError, MemoryError) as error:  # such as out of memory
-        lines = str(error).strip().splitlines() or ["out of memory"]
-        _exit(f"error: {lines[-1]}", 2)
+    except _SHOWN_IN_ONE_LINE as error:
+        if os.environ.get("OPENAFF_TRACEBACK"):
+            traceback.print_exc()
+        _exit(f"error: {_reason(error)}", 2)
     except Stopped as stopped:
         _exit(str(stopped), STATUS)
     except KeyboardInterrupt:
@@ -34,6 +38,19 @@ def run(main):
         if "DMLC_ROLE" not in os.environ:
             raise
         _exit(traceback.format_exc(), 1)
+
+
+def _reason(error):
+    """Why bad input, a full disk or a lack of memory ended the program, in one line."""
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, OSError):
+        line = f"{error.strerror or one_line(error)}: {error.filename or ''}".rstrip(": ")
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            line += ": free some space there, then repeat the command, or continue with --resume"
+        return line
+    lines = str(error).strip().splitlines() or ["out of memory"]
+    return lines[-1]
 
 
 def _exit(message, status):

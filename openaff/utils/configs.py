@@ -68,9 +68,8 @@ def read_yaml(path):
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{path}, line {mark.line + 1}" if mark else path
-        raise UserError(
-            "{}: not YAML: {}".format(where, getattr(error, "problem", None) or error)
-        ) from None
+        reason = getattr(error, "problem", None) or one_line(error)
+        raise UserError(f"{where}: not YAML: {reason}") from None
     if not isinstance(values, dict):
         raise UserError(f"{path}: a config is a mapping of keys to values")
     return values

@@ -1,13 +1,18 @@
 """Write files atomically, so that no file is ever half written; read regular ones alone."""
 
 import contextlib
+import errno
+import fcntl
 import hashlib
 import json
 import os
 import pathlib
+import shutil
 import tempfile
 
 from .errors import UserError
+
+TEMPORARY = ".unfinished-"  # names of files and folders begin with it until they are whole
 
 
 def refuse_special(path):
@@ -27,19 +32,30 @@ def refuse_special(path):
 
 @contextlib.contextmanager
 def atomic(path):
-    """Yield a temporary path beside ``path``, synced and renamed to it if the block succeeds."""
-    path = pathlib.Path(path)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.stem + ".", suffix=path.suffix)
-    os.close(handle)
-    temporary = pathlib.Path(name)
+    """Yield a temporary path beside ``path``, synced and renamed to it if the block succeeds.
+
+    Raises
+    ------
+    OSError
+        It cannot be written, such as on a full disk; it names ``path``, whoever noticed.
+    """
+    path, temporary = pathlib.Path(path), None
     try:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=TEMPORARY, suffix=f"-{path.name}")
+        temporary = pathlib.Path(name)
+        os.close(handle)
         yield temporary
         with open(temporary, "rb") as written:
             os.fsync(written.fileno())
         os.chmod(temporary, 0o666 & ~_umask())  # instead of mkstemp's 0600
         os.replace(temporary, path)
+    except Exception as error:
+        better = _named(error, temporary, path)
+        if better:
+            raise better from error
+        raise
     finally:
-        if temporary.exists():
+        if temporary is not None and temporary.exists():
             temporary.unlink()
 
 
@@ -52,24 +68,117 @@ def atomic_folder(path):
     Raises
     ------
     UserError
-        There is something at ``path``.
+        There is something at ``path``, before the block or after it.
+    OSError
+        A file cannot be written; it names its place below ``path``.
     """
-    path = pathlib.Path(path)
+    path, temporary = pathlib.Path(path), None
     if path.exists():
-        raise UserError(f"{path} exists: name another folder, or remove it")
+        raise _exists(path)
     new = [each for each in path.parents if not each.exists()]  # the deepest first
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=str(path.parent), prefix=path.name + ".") as temporary:
-            folder = pathlib.Path(temporary) / "folder"
-            folder.mkdir()
-            yield folder
-            os.rename(folder, path)
-    except BaseException:
+        temporary = pathlib.Path(
+            tempfile.mkdtemp(dir=path.parent, prefix=TEMPORARY, suffix=f"-{path.name}")
+        )
+        yield temporary
+        os.chmod(temporary, 0o777 & ~_umask())  # instead of mkdtemp's 0700
+        try:
+            os.rename(temporary, path)
+        except OSError:
+            if not path.exists():
+                raise
+            raise _exists(path) from None  # somebody else was faster
+    except BaseException as error:
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
         for each in new:
             with contextlib.suppress(OSError):  # it is not empty
                 each.rmdir()
+        better = _named(error, temporary, path)
+        if better:
+            raise better from error
         raise
+
+
+def _exists(path):
+    return UserError(f"{path} exists: name another folder, or remove it")
+
+
+def _named(error, temporary, path):
+    """What to raise instead of an error of writing ``path``, or None: the error, which names it."""
+    if isinstance(error, UserError):
+        message = str(error).replace(str(temporary or path), str(path))
+        return None if message == str(error) else UserError(message)
+    if isinstance(error, OSError) and error.errno is not None:
+        # Errors of writing and of closing a file have no name.
+        name = str(path if error.filename is None else error.filename)
+        if temporary is None and TEMPORARY in name:  # it could not even be made
+            name = str(path)
+        error.filename = name.replace(str(temporary or path), str(path))
+        return None
+    if not isinstance(error, Exception):
+        return None  # such as a KeyboardInterrupt
+    # Libraries in C++ do not say why they cannot write.
+    problem = _disk_problem(temporary.parent) if temporary else None
+    if problem:
+        problem.filename = str(path)
+    return problem
+
+
+def _disk_problem(folder):
+    """The error of writing a little in a folder, or None."""
+    try:
+        with tempfile.TemporaryFile(dir=folder) as probe:
+            probe.write(bytes(1 << 16))
+            probe.flush()
+            os.fsync(probe.fileno())
+    except OSError as error:
+        return error
+    return None
+
+
+def lock(path):
+    """Lock a file, which is made where it is missing, against other processes.
+
+    Returns
+    -------
+    handle : file
+        Until it is closed or the process ends, however it ends, nobody else gets the lock.
+    ours : bool or None
+        Whether we have the lock.  None: the file system has no locks.
+    """
+    handle = open(path, "w")
+    try:
+        fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return handle, False if error.errno in (errno.EACCES, errno.EAGAIN) else None
+    return handle, True
+
+
+def sweep(folder):
+    """Remove what killed processes left unfinished in a folder.
+
+    Call this only where no living process writes there.
+    """
+    for path in pathlib.Path(folder).glob(f"{TEMPORARY}*"):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink()
+
+
+def check_size(path, size):
+    """Refuse a file that a library did not write whole, without saying so.
+
+    Raises
+    ------
+    OSError
+        It has another size than ``size`` bytes.
+    """
+    if os.path.getsize(path) != size:
+        reason = "not all of it could be written"
+        raise _disk_problem(pathlib.Path(path).parent) or OSError(errno.EIO, reason, str(path))
 
 
 def write_text(path, text):

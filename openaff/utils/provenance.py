@@ -58,12 +58,26 @@ def _threads():
 
 
 def _commit():
-    """The commit of this source tree, with a + if it has uncommitted changes."""
-    folder = pathlib.Path(__file__).parent
+    """The commit of this source tree, with a + if it has uncommitted changes.
+
+    None where openaff is installed: the repository around it, if any, is somebody else's.
+    """
+    tree = pathlib.Path(__file__).resolve().parents[2]
+    root = _git(tree, "rev-parse", "--show-toplevel")
+    if root is None or pathlib.Path(root).resolve() != tree:
+        return None
+    return _git(tree, "describe", "--always", "--dirty=+", "--exclude=*")
+
+
+def _git(folder, *arguments):
+    """What git prints in a folder, or None where it fails."""
+    # A git hook sets such variables, and they name the hook's repository.
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
     try:
         return subprocess.run(
-            ["git", "describe", "--always", "--dirty=+", "--exclude=*"],
+            ["git", *arguments],
             cwd=str(folder),
+            env=environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             check=True,

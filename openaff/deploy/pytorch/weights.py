@@ -96,13 +96,13 @@ def write_weights(path, network, model, options):
 
     Whole or not at all; ``load`` of ``network.py`` reads it.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     state = {name: value.detach().cpu() for name, value in network.state_dict().items()}
     facts = json.dumps({"model": model, "options": options}, sort_keys=True)
     with atomic(path) as temporary:
         # One entry alone: several would be in any order, and the files would differ.
-        save_file(state, str(temporary), metadata={"openaff": facts})
+        temporary.write_bytes(save(state, metadata={"openaff": facts}))
 
 
 def export_pytorch(net, folder, model, options, input_shape):

@@ -1,0 +1,46 @@
+"""How scripts end: status and one line."""
+
+import errno
+
+import mxnet as mx
+import pytest
+
+from openaff import UserError
+from openaff.utils import cli
+
+
+@pytest.fixture
+def ending(capsys):
+    """(status, lines on stderr) of a ``main`` that raises an error."""
+
+    def run(error):
+        def main():
+            raise error
+
+        with pytest.raises(SystemExit) as ended:
+            cli.run(main)
+        return ended.value.code, capsys.readouterr().err.splitlines()
+
+    return run
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_names_the_file_and_says_what_to_do(ending, number):
+    error = OSError(number, "no space", "runs/a/last.ckpt")
+    remedy = "free some space there, then repeat the command, or continue with --resume"
+    assert ending(error) == (2, [f"error: no space: runs/a/last.ckpt: {remedy}"])
+    other = OSError(errno.EACCES, "Permission denied", "a")
+    assert ending(other) == (2, ["error: Permission denied: a"])
+
+
+@pytest.mark.parametrize(
+    "error",
+    [UserError("why"), OSError("why"), mx.base.MXNetError("where\nStack trace:\nwhy")],
+    ids=lambda error: type(error).__name__,
+)
+def test_a_variable_shows_the_traceback_of_an_error(ending, monkeypatch, error):
+    assert ending(error) == (2, ["error: why"])
+    monkeypatch.setenv("OPENAFF_TRACEBACK", "1")
+    status, lines = ending(error)
+    assert status == 2 and lines[0].startswith("Traceback") and lines[-1] == "error: why"
+    assert any("raise error" in line for line in lines)
