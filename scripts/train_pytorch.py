@@ -199,10 +199,15 @@ class TorchEngine:
 
     def restore_arrays(self, arrays):
         """Take back what :meth:`arrays` gave, and the weights of the Gluon network."""
+        states = self.updates.states
+        if {name: each.shape for name, each in arrays.items()} != {
+            name: tuple(each.shape) for name, each in states.items()
+        }:
+            raise UserError("the optimiser's states are of another network or optimiser")
         state = self.network.state_dict()
         for name, param in self.net._collect_params_with_prefix().items():
             state[torch_name(name)].copy_(self._move(param.data()))
-        for name, state in self.updates.states.items():
+        for name, state in states.items():
             state.copy_(self._move(arrays[name]))
 
     def state(self):

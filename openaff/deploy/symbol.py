@@ -2,7 +2,6 @@
 
 import json
 import pathlib
-import warnings
 
 import mxnet as mx
 import numpy as np
@@ -10,6 +9,7 @@ import numpy as np
 from ..attention import plain_graph
 from ..utils.errors import UserError
 from ..utils.files import atomic, write_text
+from ..utils.params import import_symbol
 
 TOLERANCE = 1e-5  # largest difference allowed, relative to the largest output
 OUTPUT = "logits"  # the symbol's last node
@@ -90,8 +90,4 @@ def _without_prefix(name, prefix):
 
 
 def _difference(net, symbol, params, input_shape):
-    with warnings.catch_warnings():
-        # The importer makes an input without a type, which the graph then settles.
-        warnings.filterwarnings("ignore", message="Cannot decide type")
-        imported = mx.gluon.SymbolBlock.imports(str(symbol), ["data"], str(params))
-    return relative_difference(imported, net, (2,) + tuple(input_shape))
+    return relative_difference(import_symbol(symbol, params), net, (2,) + tuple(input_shape))

@@ -11,11 +11,13 @@ import sys
 import tensorboardX
 
 from ..utils.errors import UserError
-from ..utils.files import atomic, write_json, write_text
+from ..utils.files import atomic, sha256, write_json, write_text
 from ..utils.provenance import environment, provenance
 from .checkpoint import save_checkpoint
 from .curves import plot_curves
 from .finetuning import describe_start
+
+WEIGHTS = ("best.params", "last.params")
 
 
 class Run:
@@ -143,7 +145,10 @@ class Run:
         if not self.writes:
             return None
         write_text(self.path / "labels.txt", "\n".join(class_names) + "\n")
-        result = {**result, **provenance()}
+        names = [each for each in WEIGHTS if (self.path / each).exists()]
+        # Whoever reads a file of weights compares it, see openaff.utils.params.
+        files = {name: sha256(self.path / name) for name in names}
+        result = {**result, "files": files, **provenance()}
         write_text(self.path / "report.md", report(self.path.name, result, self.rows, self.task))
         write_json(self.path / "result.json", result)
         self._events.close()
