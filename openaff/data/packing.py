@@ -19,8 +19,9 @@ from tqdm import tqdm
 
 from ..utils.errors import UserError
 from ..utils.files import atomic, refuse_special, sha256, write_json
+from ..utils.json_files import WrongJSON, read_json
 from .image_folder import class_folders, read_photo
-from .records import MANIFEST, read_manifest
+from .records import MANIFEST, SPLIT, read_manifest
 
 PART = 1024  # images per part; an interruption loses only unfinished parts
 RESULT = "result.json"  # in the folder of parts: all are joined, and only have to be moved
@@ -259,7 +260,7 @@ def _install(out, split, classes):
     for suffix in (".rec", ".idx"):  # the index last: without it nobody reads the records
         if (parts / f"joined{suffix}").exists():
             os.replace(parts / f"joined{suffix}", out / f"{split}{suffix}")
-    result = json.loads((parts / RESULT).read_text())
+    result = _read(parts / RESULT, SPLIT)
     manifest = _manifest(out, classes)  # read now: the other split may be packed meanwhile
     manifest["splits"][split] = result
     write_json(out / MANIFEST, manifest)
@@ -305,12 +306,22 @@ def _begin(parts, plan):
     except OSError as error:
         raise UserError(f"cannot make the folder {parts}: {error.strerror}") from None
     path = parts / "plan.json"
-    if path.exists() and json.loads(path.read_text()) != plan:
+    if path.exists() and _read(path) != plan:
         raise UserError(
             f"{parts} is an unfinished packing of other images or settings: repeat it as it was, "
             "or remove it"
         )
     write_json(path, plan)
+
+
+def _read(path, kind=object):
+    try:
+        return read_json(path, kind)
+    except WrongJSON as error:
+        raise UserError(
+            f"{path} is damaged ({error}): remove the folder {path.parent}, and pack the split "
+            "again"
+        ) from None
 
 
 def _pack_part(task, resize, quality):
@@ -341,7 +352,7 @@ def _join(parts, count):
     path = parts / "joined.json"
     state = {"parts": 0, "bytes": 0, "images": 0, "skipped": []}
     if path.exists():
-        state = json.loads(path.read_text())
+        state = _read(path, {"parts": int, "bytes": int, "images": int, "skipped": [str]})
     joined, index = parts / "joined.rec", parts / "joined.idx"
     joined.touch()
     index.touch()
@@ -354,7 +365,7 @@ def _join(parts, count):
         out_index.writelines(lines)
         for number in range(state["parts"], count):
             part = parts / f"{number:05d}.rec"
-            facts = json.loads(part.with_suffix(".json").read_text())
+            facts = _read(part.with_suffix(".json"), {"offsets": [int], "skipped": [str]})
             for offset in facts["offsets"]:
                 out_index.write(f"{state['images']}\t{state['bytes'] + offset}\n")
                 state["images"] += 1

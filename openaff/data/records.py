@@ -19,8 +19,8 @@ from .image_folder import read_photo
 from .mixup import one_hot
 
 MANIFEST = "manifest.json"
-_SPLIT = {"images": int, "bytes": int, "sha256": str, "skipped": [str]}
-_KIND = {"classes": [str], "splits": {str: _SPLIT}}
+SPLIT = {"images": int, "bytes": int, "sha256": str, "skipped": [str]}
+_KIND = {"classes": [str], "splits": {str: SPLIT}}
 _MAGIC = 0xCED7230A
 _INDEX_LINE = re.compile(rb"[0-9]{1,18}\t[0-9]{1,18}\r?")
 

@@ -20,6 +20,7 @@ import warnings
 
 import mxnet as mx
 
+from .descriptions import EXPORT, RESULT
 from .errors import UserError
 from .files import refuse_special, sha256
 from .json_files import read_json
@@ -29,8 +30,6 @@ _V1, _V2, _V3 = 0xF993FAC8, 0xF993FAC9, 0xF993FACA
 _DENSE = 0
 _BYTES = {0: 4, 1: 8, 2: 2, 3: 1, 4: 4, 5: 1, 6: 8, 7: 1, 8: 2, 9: 2, 10: 4, 11: 8, 12: 2}
 _MOST_DIMENSIONS = 32
-# What describes the files beside it by SHA-256, under "files": of a run and of an export.
-DESCRIPTIONS = ("result.json", "export.json")
 
 
 class Damaged(ValueError):
@@ -85,7 +84,7 @@ def import_symbol(symbol, params):
 def check_digest(path):
     """Refuse a file whose run or export, in the same folder, says another SHA-256 of it."""
     path = pathlib.Path(path)
-    for name in DESCRIPTIONS:
+    for name in (RESULT, EXPORT):
         try:
             digest = read_json(path.parent / name, {"files": {str: str}})["files"][path.name]
         except (OSError, ValueError, KeyError):
