@@ -1,5 +1,6 @@
 """Pack images from tar files or folders into RecordIO files, in several processes, resumably."""
 
+import collections
 import hashlib
 import io
 import json
@@ -149,7 +150,12 @@ def _files(path, archive):
             raise UserError(
                 f"{path} holds {member.name!r}, which does not belong in an image archive: refused"
             )
-    return [member for member in members if member.isfile()]
+    files = [member for member in members if member.isfile()]
+    names = collections.Counter(member.name for member in files)
+    twice = [name for name in names if names[name] > 1]
+    if twice:
+        raise UserError(f"{path} holds {twice[0]!r} twice: pack a whole copy of the archive")
+    return files
 
 
 def encode(content, name, resize=None, quality=95):
