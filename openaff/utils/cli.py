@@ -23,6 +23,8 @@ def run(main):
         _exit(f"error: {error}", 2)
     except OSError as error:  # a full disk, a folder that cannot be written
         _exit(f"error: {error.strerror or error}: {error.filename or ''}".rstrip(": "), 2)
+    except UnicodeEncodeError as error:  # such as a file's name that no output can show
+        _exit(f"error: {ascii(error.object)} is not in UTF-8: rename the file or folder", 2)
     except (mx.base.MXNetError, MemoryError) as error:  # such as out of memory
         lines = str(error).strip().splitlines() or ["out of memory"]
         _exit(f"error: {lines[-1]}", 2)
