@@ -24,6 +24,7 @@ from openaff.training.session import train
 from openaff.utils import cli
 from openaff.utils.arguments import Parser
 from openaff.utils.devices import parse_devices
+from openaff.utils.errors import UserError
 from openaff.utils.files import atomic
 
 CONFIGS = pathlib.Path(__file__).resolve().parent.parent / "configs"
@@ -36,6 +37,8 @@ def main():
     now = datetime.now().strftime("%Y%m%d-%H%M%S")
     parser.add_argument("--out", default="runs/demo-" + now, metavar="DIR", help="%(default)s")
     out = pathlib.Path(parser.parse_args().out)
+    if out.exists():
+        raise UserError(f"--out {out} exists: name another folder, or remove it")
 
     rows, subjects, devices = [], {}, parse_devices("cpu")
     for name, recipe, words in (

@@ -21,8 +21,11 @@ from openaff.deploy.subject import (
 )
 from openaff.tasks import METRICS
 from openaff.utils import cli
-from openaff.utils.arguments import Parser
+from openaff.utils.arguments import Parser, count
 from openaff.utils.errors import UserError, positive_int
+
+IMAGES = 256  # that --int8 is calibrated on, by default
+MOST_BATCH = 4096
 
 
 def parse_args():
@@ -45,38 +48,45 @@ def parse_args():
     parser.add_argument("--dtype", default="float32", choices=["float32", "float16"], help="ONNX's")
     parser.add_argument("--int8", action="store_true", help="write a quantised ONNX file, too")
     parser.add_argument(
-        "--images", type=int, default=256, metavar="N", help="to calibrate --int8 on (%(default)s)"
+        "--images", type=int, metavar="N", help=f"to calibrate --int8 on ({IMAGES})"
     )
     return parser.parse_args()
 
 
 def parse_shape(text):
     try:
-        shape = tuple(positive_int("--input", int(part)) for part in text.split("x"))
-    except ValueError:
+        shape = tuple(count("--input", part) for part in text.split("x"))
+    except UserError:
         shape = ()
     if len(shape) != 3 or shape[0] != 3:
         raise UserError(f"--input {text!r}: write 3xHxW, such as 3x32x32")
     return shape
 
 
+def check_effects(args, smaller):
+    """Refuse flags that would change nothing."""
+    if args.images is not None:
+        positive_int("--images", args.images)
+        if not args.int8:
+            raise UserError("--images has no effect without --int8, which it calibrates")
+    if args.data and not smaller and not args.model:
+        raise UserError("--data has no effect without --int8 or --dtype float16, which read images")
+
+
 def main():
     args = parse_args()
-    batch = None if args.batch == "dynamic" else args.batch
-    if batch is not None:
-        if not batch.isdigit():
-            raise UserError(f"--batch {batch!r}: write dynamic or a number")
-        batch = positive_int("--batch", int(batch))
+    batch = None if args.batch == "dynamic" else count("--batch", args.batch)
+    if batch is not None and batch > MOST_BATCH:
+        raise UserError(f"--batch {batch}: at most {MOST_BATCH:,}")
+    smaller = args.int8 or args.dtype == "float16"
+    check_effects(args, smaller)
     data = data_from_arguments(args)
     subject = subject_from_arguments(args, data)
     if args.input:
         subject.input_shape = parse_shape(args.input)
-    smaller = args.int8 or args.dtype == "float16"
     dataset = load_dataset(data) if smaller else None
     calibration = (
-        calibration_batches(dataset, positive_int("--images", args.images), batch or 32)
-        if args.int8
-        else None
+        calibration_batches(dataset, args.images or IMAGES, batch or 32) if args.int8 else None
     )
     formats = args.format.split(",")
     written = export_folder(

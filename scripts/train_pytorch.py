@@ -10,7 +10,6 @@ run folder.  It also holds best.safetensors and last.safetensors, which network.
 """
 
 import functools
-import json
 import pathlib
 import re
 
@@ -30,6 +29,7 @@ from openaff.tasks.classification import Classification
 from openaff.tasks.evaluation import evaluate
 from openaff.training import command
 from openaff.utils import cli
+from openaff.utils.descriptions import read_result
 from openaff.utils.errors import UserError
 
 try:
@@ -199,10 +199,15 @@ class TorchEngine:
 
     def restore_arrays(self, arrays):
         """Take back what :meth:`arrays` gave, and the weights of the Gluon network."""
+        states = self.updates.states
+        if {name: each.shape for name, each in arrays.items()} != {
+            name: tuple(each.shape) for name, each in states.items()
+        }:
+            raise UserError("the optimiser's states are of another network or optimiser")
         state = self.network.state_dict()
         for name, param in self.net._collect_params_with_prefix().items():
             state[torch_name(name)].copy_(self._move(param.data()))
-        for name, state in self.updates.states.items():
+        for name, state in states.items():
             state.copy_(self._move(arrays[name]))
 
     def state(self):
@@ -266,7 +271,7 @@ def _check(config):
 def write_states(folder):
     """Write the best and the last weights of a finished run for PyTorch, too."""
     folder = pathlib.Path(folder)
-    result = json.loads((folder / "result.json").read_text())
+    result = read_result(folder)
     model, options = result["model"], result["options"]
     for name in ("best", "last"):
         net = load_model(model, folder / f"{name}.params", **options)

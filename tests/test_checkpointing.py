@@ -1,3 +1,4 @@
+import json
 import zipfile
 
 import numpy as np
@@ -7,7 +8,7 @@ from test_engine import IMAGES, LABELS, engine
 
 from openaff import UserError
 from openaff.tasks.classification import ClassificationMeter
-from openaff.training.checkpoint import LAST, PREVIOUS, load_checkpoint, save_checkpoint
+from openaff.training.checkpoint import FORMAT, LAST, PREVIOUS, load_checkpoint, save_checkpoint
 
 STATE = {"workers": 1, "devices": 1, "step": 3}
 
@@ -118,3 +119,69 @@ def test_other_errors(tmp_path):
         archive.writestr("state.json", '{"format": "other"}')
     with pytest.raises(UserError, match="is of another format: 'other'"):
         load_checkpoint(tmp_path / "foreign", each)
+
+
+def rewritten(path, **members):
+    """The checkpoint at ``path`` with other members, under CRCs that are right."""
+    with zipfile.ZipFile(path) as archive:
+        content = {name: archive.read(name) for name in archive.namelist()}
+    packing = members.pop("packing", zipfile.ZIP_STORED)
+    with zipfile.ZipFile(path, "w", packing) as archive:
+        for name, value in {**content, **members}.items():
+            archive.writestr(name, value)
+
+
+@pytest.mark.parametrize(
+    "state, message",
+    [
+        ("[" * 100000, "state.json: it is nested too deeply"),
+        ("[]", "state.json: it must be a mapping"),
+        ("{", "state.json: it is not JSON"),
+        ("{}", "state.json: it has no format"),
+        (json.dumps({"format": FORMAT}), "state.json: it has no step"),
+        (json.dumps({**STATE, "format": FORMAT, "step": "3"}), "step must be an integer"),
+        (json.dumps({**STATE, "format": FORMAT, "rows": [3]}), r"rows\[0\] must be a mapping"),
+        (json.dumps({**STATE, "format": FORMAT, "sums": 3}), "sums must be a mapping, not 3"),
+    ],
+)
+def test_a_state_of_another_kind(tmp_path, state, message):
+    save_checkpoint(tmp_path, trained(1), STATE)
+    rewritten(tmp_path / LAST, **{"state.json": state})
+    with pytest.raises(UserError, match=message):
+        load_checkpoint(tmp_path / LAST, engine())
+
+
+def test_a_member_that_unpacks_to_much_more_is_not_unpacked(tmp_path):
+    save_checkpoint(tmp_path, trained(1), STATE)
+    rewritten(tmp_path / LAST, packing=zipfile.ZIP_DEFLATED, **{"state.json": " " * 10**7})
+    assert (tmp_path / LAST).stat().st_size < 10**6
+    with pytest.raises(UserError, match="state.json is packed, which openaff never does"):
+        load_checkpoint(tmp_path / LAST, engine())
+
+
+def test_arrays_that_would_end_mxnet_or_are_of_another_optimiser(tmp_path):
+    save_checkpoint(tmp_path, trained(1), STATE)
+    with zipfile.ZipFile(tmp_path / LAST) as archive:
+        for name in ("net.params", "devices.params"):
+            content = archive.read(name)
+            (tmp_path / name).write_bytes(content[:32] + b"\xff" * 4 + content[36:])
+    for name in ("net.params", "devices.params"):
+        save_checkpoint(tmp_path, trained(1), STATE)
+        rewritten(tmp_path / LAST, **{name: (tmp_path / name).read_bytes()})
+        with pytest.raises(UserError, match="an array has -1 dimensions"):
+            load_checkpoint(tmp_path / LAST, engine())
+    save_checkpoint(tmp_path, trained(1, optimizer="adam"), STATE)
+    with pytest.raises(UserError, match="states are of another network or optimiser"):
+        load_checkpoint(tmp_path / LAST, engine())
+
+
+def test_sums_of_another_task():
+    meter = ClassificationMeter(4)
+    state = meter.state()
+    ClassificationMeter(4).restore(state)
+    for name in state:
+        for wrong in ("x", None, [1, 2, 3], {}):
+            with pytest.raises(UserError, match=f"sums of {name} are of another task"):
+                meter.restore({**state, name: wrong})
+        with pytest.raises(UserError, match="sums of images are of another task"):
+            meter.restore({})

@@ -1,7 +1,9 @@
 """Photographs from records and from folders: reading, batches, training, evaluation."""
 
 import json
+import os
 import shutil
+import struct
 
 import mxnet as mx
 import numpy as np
@@ -249,17 +251,23 @@ def test_damaged_records_are_refused(photos, tmp_path):
         ("other", "train.idx is not the index of train.rec: the last record"),
         ("disorder", "offsets do not increase"),
         ("empty", "train.idx is empty"),
-        ("count", "names 24 images, but the manifest beside it says 25"),
+        ("count", "has 24 images, but the manifest beside it says 25"),
     ):
         with pytest.raises(UserError, match=message):
             dataset(tmp_path / name)
-    offsets = "0\t0\n1\t3333\n"
-    (tmp_path / "other" / "val.idx").write_text(offsets)
-    with pytest.raises(UserError, match="is not the index of|truncated"):
-        RecordSet(tmp_path / "other" / "val.rec", CenterCrop(32, 1.0))
+    good = (photos / "records" / "val.idx").read_text()
+    for content, message in (
+        ("0\t0\n1\t3333\n", "is not the index of|truncated"),
+        ("x" + good, "val.idx, line 1: it must be a key, a tab and an offset"),
+        (good.replace("1\t", "0\t", 1), "val.idx has a key twice"),
+        (good.replace("1\t", "\u0661\t", 1), "val.idx, line 2: it must be a key"),
+    ):
+        (tmp_path / "other" / "val.idx").write_text(content)
+        with pytest.raises(UserError, match=message):
+            RecordSet(tmp_path / "other" / "val.rec", CenterCrop(32, 1.0), 3)
     (tmp_path / "other" / "val.idx").unlink()
     with pytest.raises(UserError, match="cannot read .*val.rec with val.idx"):
-        RecordSet(tmp_path / "other" / "val.rec", CenterCrop(32, 1.0))
+        RecordSet(tmp_path / "other" / "val.rec", CenterCrop(32, 1.0), 3)
 
 
 def test_other_wrong_input(photos, tmp_path):
@@ -295,17 +303,64 @@ def test_other_wrong_input(photos, tmp_path):
         dataset(tmp_path / "bare")
 
 
-def test_a_damaged_record_is_named(photos, tmp_path):
-    for name, place in (("image", 3000), ("frame", None)):
-        shutil.copytree(photos / "records", tmp_path / name)
-        path = tmp_path / name / "val.rec"
-        offset = int((tmp_path / name / "val.idx").read_text().splitlines()[1].split("\t")[1])
+@pytest.mark.parametrize(
+    "start, damage, message",
+    [
+        (0, bytes(200), "no frame in record 1, at byte"),
+        (4, struct.pack("<I", 1 << 28), "a frame of another size in record 1"),
+        (4, struct.pack("<I", 1 << 29), "no frame in record 1|a frame of another size in record 1"),
+        (8, struct.pack("<I", 7), "7 labels in record 1"),
+        (12, struct.pack("<f", 1e9), "the label 1e.09, and not one below 3, in record 1"),
+        (12, struct.pack("<f", -1), "the label -1, and"),
+        (12, struct.pack("<f", float("nan")), "the label nan, and"),
+        (12, struct.pack("<f", 1.5), "the label 1.5, and"),
+        (12, struct.pack("<f", 2), "its SHA-256 is not the one in manifest.json"),
+        (60, bytes(200), "its SHA-256 is not the one in manifest.json"),
+    ],
+)
+def test_damaged_records_never_reach_mxnets_reader(photos, tmp_path, start, damage, message):
+    shutil.copytree(photos / "records", tmp_path / "records")
+    for split in ("train", "val"):
+        path = tmp_path / "records" / f"{split}.rec"
+        offset = int(path.with_suffix(".idx").read_text().splitlines()[1].split("\t")[1])
         content = bytearray(path.read_bytes())
-        start = offset if place is None else offset + 32
-        content[start : start + 200] = bytes(200)
+        content[offset + start : offset + start + len(damage)] = damage
         path.write_bytes(content)
-        with pytest.raises(UserError, match="record 1 of .*val.rec|cannot read record 1"):
-            of_test(dataset(tmp_path / name), 4)
+    data = dataset(tmp_path / "records")
+    with pytest.raises(UserError, match=f"train.rec is damaged: {message}"):
+        training_batches(data, DataConfig(name="images"), 2)
+    for read in (lambda: batches_to_test(data, 4), lambda: data.test.take([0], None)):
+        with pytest.raises(UserError, match=f"val.rec is damaged: {message}"):
+            read()
+
+
+def test_the_verdict_on_records_is_kept_until_a_file_changes(photos, tmp_path, monkeypatch):
+    shutil.copytree(photos / "records", tmp_path / "records")
+    read, whole = [], RecordSet._read_all
+    monkeypatch.setattr(
+        RecordSet, "_read_all", lambda self, digest: read.append(1) or whole(self, digest)
+    )
+    for times in (1, 1):
+        dataset(tmp_path / "records").test.verify()
+        assert len(read) == times
+    os.utime(tmp_path / "records" / "val.rec", ns=(0, 0))
+    dataset(tmp_path / "records").test.verify()
+    assert len(read) == 2
+    shutil.copytree(tmp_path / "records", tmp_path / "copy")  # its verdict is of other files
+    dataset(tmp_path / "copy").test.verify()
+    assert len(read) == 3
+
+
+def test_a_record_in_several_frames_is_whole(tmp_path):
+    """RecordIO writes a content that has its magic number in it as several frames."""
+    magic = struct.pack("<I", 0xCED7230A)
+    writer = mx.recordio.MXIndexedRecordIO(str(tmp_path / "a.idx"), str(tmp_path / "a.rec"), "w")
+    for key, content in enumerate((b"abcd" + magic + b"efgh" + magic + b"x", b"plain")):
+        writer.write_idx(key, mx.recordio.pack(mx.recordio.IRHeader(0, key, 0, 0), content))
+    writer.close()
+    RecordSet(tmp_path / "a.rec", CenterCrop(32, 1.0), 2).verify()
+    with pytest.raises(UserError, match="the label 1, and not one below 1, in record 1"):
+        RecordSet(tmp_path / "a.rec", CenterCrop(32, 1.0), 1).verify()
 
 
 def test_an_unreadable_file_stops_the_reading_and_is_named(photos, tmp_path):

@@ -270,6 +270,11 @@ def test_tar_files_that_are_refused(tmp_path):
             add(archive, name, b"")
         with pytest.raises(UserError, match="which does not belong in an image archive: refused"):
             train_tar_items(tmp_path / "evil.tar")
+    with tarfile.open(tmp_path / "twice.tar", "w") as archive:
+        for _ in range(2):
+            archive.add(tmp_path / "train.tar", "n01.tar")
+    with pytest.raises(UserError, match="twice.tar holds 'n01.tar' twice"):
+        train_tar_items(tmp_path / "twice.tar")
     with tarfile.open(tmp_path / "link.tar", "w") as archive:
         link = tarfile.TarInfo("n01.tar")
         link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"

@@ -149,8 +149,8 @@ def picture():
 def test_no_params_file(saved, tmp_path, damage):
     path = tmp_path / "bad.params"
     path.write_bytes(damage(saved[1].read_bytes()))
-    message = refused(path, "not hold the parameters of CIFARResNet: it is not an MXNet params")
-    assert f"not whole ({path.stat().st_size:,} bytes)" in message
+    message = refused(path, "does not hold the parameters of CIFARResNet: it is damaged")
+    assert f"it is damaged ({path.stat().st_size:,} bytes): " in message
 
 
 def test_arrays_without_names(tmp_path):

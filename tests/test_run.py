@@ -213,6 +213,12 @@ def test_curves_of_others_are_read_from_csv_and_results(tmp_path):
             "train_loss None is not a number",
         ),
         ("a.json", '{"curve": [{"epoch": "x", "train_loss": 1}]}', "epoch 'x' is not a number"),
+        ("a.csv", "epoch,train_loss\n1e308,2\n", "the epoch 1e.308 is not a number from 0 to"),
+        ("a.csv", "epoch,train_loss\nnan,2\n", "the epoch nan is not a number from 0 to"),
+        ("a.csv", "epoch,train_loss\n1,1e308\n", "train_loss 1e.308 is not a number that can be"),
+        ("a.json", '{"curve": [1]}', r"curve\[0\] must be a mapping"),
+        ("a.json", "[" * 100000, "nested too deeply"),
+        ("metrics.jsonl", "[" * 100000, "nested too deeply"),
     ],
 )
 def test_metrics_that_cannot_be_read(tmp_path, name, text, message):

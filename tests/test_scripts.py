@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+from openaff.utils import cli
+
 
 @pytest.fixture
 def script(root):
@@ -58,6 +60,33 @@ def test_train_errors(fails_with, root, tmp_path):
     fails_with("gpu:7", "train_cifar.py", "--config", config, *out, "--devices", "gpu:7")
     fails_with("not the folder of a finished run", "export.py", "--run", tmp_path, *out)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_counts_on_command_lines_are_small_and_ascii(fails_with, tmp_path):
+    export = ("export.py", "--run", tmp_path, "--out", tmp_path / "out")
+    for text in ("\u0663", "9" * 14, "0", "-1", "1.0", ""):
+        fails_with(f"--batch {text!r}: write a number from 1 to", *export, f"--batch={text}")
+    fails_with("--batch 9999: at most 4,096", *export, "--batch", 9999)
+
+
+def test_flags_without_effect_are_refused(fails_with, tmp_path):
+    export = ("export.py", "--run", tmp_path, "--out", tmp_path / "out")
+    fails_with("--images has no effect without --int8", *export, "--images", 5)
+    fails_with("--data has no effect without --int8 or", *export, "--data", tmp_path)
+    fails_with(f"--out {tmp_path} exists: name another", "demo.py", "--out", tmp_path)
+
+
+def test_names_that_are_no_text_are_refused(fails_with, tmp_path, capfd):
+    name = b"caf\xe9".decode("utf-8", "surrogateescape")
+    fails_with(r"caf\udce9' is not in UTF-8", "predict.py", "--export", tmp_path / name, "x.jpg")
+
+    def main():
+        print(f"{tmp_path / name}".encode())
+
+    with pytest.raises(SystemExit):
+        cli.run(main)
+    errors = capfd.readouterr().err
+    assert errors.startswith("error: ") and r"caf\udce9' is not in UTF-8: rename" in errors
 
 
 def test_errors_of_the_command_line_are_one_line(fails_with):

@@ -59,5 +59,7 @@ def test_batches(dataset, batch_size, workers=None, shard=(0, 1)):
     """The test split in order, each image once, normalised; see :func:`training_batches`."""
     if dataset.test is None:
         raise UserError(f"{dataset.name}: there are no validation images")
+    if isinstance(dataset.test, RecordSet):
+        dataset.test.verify()  # now rather than at the end of the first epoch
     normalize = Normalize(dataset.mean, dataset.std)
     return BatchLoader(dataset.test, batch_size, normalize, workers=workers, shard=shard)

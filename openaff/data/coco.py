@@ -3,7 +3,6 @@
 Microsoft COCO: Common Objects in Context (Lin et al., ECCV 2014); https://cocodataset.org/#format-data
 """
 
-import json
 import os
 import pathlib
 import shutil
@@ -13,7 +12,8 @@ from PIL import Image, ImageOps
 from tqdm import tqdm
 
 from ..utils.errors import UserError, one_line, suggest
-from ..utils.files import atomic_folder, refuse_special, write_json, write_text
+from ..utils.files import atomic_folder, write_json, write_text
+from ..utils.json_files import read_json
 from ..utils.provenance import provenance
 from .image_folder import ORIENTATION, reading
 from .masks import CLASSES
@@ -111,9 +111,8 @@ def _decoder():
 def _read(coco, name, categories):
     """The images of a split that contain the categories, each with its ``objects``, by name."""
     path = coco / "annotations" / f"instances_{name}.json"
-    refuse_special(path)
     try:
-        content = json.loads(path.read_bytes())
+        content = read_json(path)
         numbers = {each["name"]: each["id"] for each in content["categories"]}
         images = {each["id"]: dict(each, objects=[]) for each in content["images"]}
         labels = {}

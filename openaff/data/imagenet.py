@@ -108,9 +108,7 @@ def _read_records(root, crops, name):
     from .records import MANIFEST, RecordSet, read_manifest
 
     paths = {split: root / f"{split}.rec" for split in SPLITS}
-    splits = {
-        split: RecordSet(path, crops[split]) for split, path in paths.items() if path.exists()
-    }
+    paths = {split: path for split, path in paths.items() if path.exists()}
     manifest = read_manifest(root)
     if manifest is None:  # packed by other tools
         if name != "imagenet":
@@ -118,15 +116,16 @@ def _read_records(root, crops, name):
                 f"{root} has no {MANIFEST}, so its classes are not known: pack the images with "
                 "scripts/prepare_imagenet.py"
             )
-        return list(map(str, range(CLASSES))), splits
-    for split, records in splits.items():
-        packed = manifest["splits"].get(split, {}).get("images")
-        if packed != len(records):
-            raise UserError(
-                f"{records.index} names {len(records):,} images, but the manifest beside it says "
-                f"{packed}: pack the split again"
-            )
-    return manifest["classes"], splits
+        classes, packed = list(map(str, range(CLASSES))), {}
+    else:
+        classes, packed = manifest["classes"], manifest["splits"]
+        for split, path in paths.items():
+            if split not in packed:
+                raise UserError(f"{path} is not in the manifest beside it: pack the split again")
+    return classes, {
+        split: RecordSet(path, crops[split], len(classes), packed.get(split))
+        for split, path in paths.items()
+    }
 
 
 def _read_folders(root, crops):

@@ -1,5 +1,6 @@
 """Pack images from tar files or folders into RecordIO files, in several processes, resumably."""
 
+import collections
 import hashlib
 import io
 import json
@@ -19,8 +20,9 @@ from tqdm import tqdm
 
 from ..utils.errors import UserError
 from ..utils.files import atomic, check_size, lock, refuse_special, sha256, write_json
+from ..utils.json_files import WrongJSON, read_json
 from .image_folder import class_folders, read_photo
-from .records import MANIFEST, read_manifest
+from .records import MANIFEST, SPLIT, read_manifest
 
 PART = 1024  # images per part; an interruption loses only unfinished parts
 RESULT = "result.json"  # in the folder of parts: all are joined, and only have to be moved
@@ -149,7 +151,12 @@ def _files(path, archive):
             raise UserError(
                 f"{path} holds {member.name!r}, which does not belong in an image archive: refused"
             )
-    return [member for member in members if member.isfile()]
+    files = [member for member in members if member.isfile()]
+    names = collections.Counter(member.name for member in files)
+    twice = [name for name in names if names[name] > 1]
+    if twice:
+        raise UserError(f"{path} holds {twice[0]!r} twice: pack a whole copy of the archive")
+    return files
 
 
 def encode(content, name, resize=None, quality=95):
@@ -266,7 +273,7 @@ def _install(out, split, classes):
     for suffix in (".rec", ".idx"):  # the index last: without it nobody reads the records
         if (parts / f"joined{suffix}").exists():
             os.replace(parts / f"joined{suffix}", out / f"{split}{suffix}")
-    result = json.loads((parts / RESULT).read_text())
+    result = _read(parts / RESULT, SPLIT)
     manifest = _manifest(out, classes)  # read now: the other split may be packed meanwhile
     manifest["splits"][split] = result
     write_json(out / MANIFEST, manifest)
@@ -312,12 +319,22 @@ def _begin(parts, plan):
     except OSError as error:
         raise UserError(f"cannot make the folder {parts}: {error.strerror}") from None
     path = parts / "plan.json"
-    if path.exists() and json.loads(path.read_text()) != plan:
+    if path.exists() and _read(path) != plan:
         raise UserError(
             f"{parts} is an unfinished packing of other images or settings: repeat it as it was, "
             "or remove it"
         )
     write_json(path, plan)
+
+
+def _read(path, kind=object):
+    try:
+        return read_json(path, kind)
+    except WrongJSON as error:
+        raise UserError(
+            f"{path} is damaged ({error}): remove the folder {path.parent}, and pack the split "
+            "again"
+        ) from None
 
 
 def _pack_part(task, resize, quality):
@@ -350,7 +367,7 @@ def _join(parts, count):
     path = parts / "joined.json"
     state = {"parts": 0, "bytes": 0, "images": 0, "skipped": []}
     if path.exists():
-        state = json.loads(path.read_text())
+        state = _read(path, {"parts": int, "bytes": int, "images": int, "skipped": [str]})
     joined, index = parts / "joined.rec", parts / "joined.idx"
     joined.touch()
     index.touch()
@@ -363,7 +380,7 @@ def _join(parts, count):
         out_index.writelines(lines)
         for number in range(state["parts"], count):
             part = parts / f"{number:05d}.rec"
-            facts = json.loads(part.with_suffix(".json").read_text())
+            facts = _read(part.with_suffix(".json"), {"offsets": [int], "skipped": [str]})
             for offset in facts["offsets"]:
                 out_index.write(f"{state['images']}\t{state['bytes'] + offset}\n")
                 state["images"] += 1

@@ -1,20 +1,28 @@
 """RecordIO files of images: MXNet's C++ reader for training, one by one for evaluation."""
 
-import json
+import contextlib
+import hashlib
 import pathlib
+import re
 import struct
 import time
 
 import mxnet as mx
 import numpy as np
+from tqdm import tqdm
 
 from ..utils.errors import UserError
+from ..utils.files import write_json
 from ..utils.framework import physical_cores
+from ..utils.json_files import WrongJSON, read_json
 from .image_folder import read_photo
 from .mixup import one_hot
 
 MANIFEST = "manifest.json"
+SPLIT = {"images": int, "bytes": int, "sha256": str, "skipped": [str]}
+_KIND = {"classes": [str], "splits": {str: SPLIT}}
 _MAGIC = 0xCED7230A
+_INDEX_LINE = re.compile(rb"[0-9]{1,18}\t[0-9]{1,18}\r?")
 
 
 class RecordSet:
@@ -26,20 +34,33 @@ class RecordSet:
         The ``.rec`` file.
     crop : callable
         ``crop(image, rng)``: a PIL image -> uint8 (size, size, 3).
+    classes : int
+        Labels are integers below it.
+    packed : dict, optional
+        What the manifest says of the file: ``images``, ``bytes`` and ``sha256``.
 
     Raises
     ------
     UserError
-        A file is missing, the record file is truncated, or the index does not match it.
+        A file is missing, the record file is truncated, or index or manifest do not match it.
     """
 
     costly = True
 
-    def __init__(self, path, crop):
+    def __init__(self, path, crop, classes, packed=None):
         self.path = pathlib.Path(path)
         self.index = self.path.with_suffix(".idx")
         self.crop = crop
+        self.classes, self.packed = classes, packed
         self.length = len(_checked_offsets(self.path, self.index))
+        if packed is not None:
+            for found, key in ((self.length, "images"), (self.path.stat().st_size, "bytes")):
+                if packed[key] != found:
+                    raise UserError(
+                        f"{self.path} has {found:,} {key}, but the manifest beside it says "
+                        f"{packed[key]:,}: copy or pack it again"
+                    )
+        self._verified = False
         self._reader = None  # opened when needed: each process has its own
 
     def __len__(self):
@@ -51,6 +72,7 @@ class RecordSet:
 
     def take(self, picked, rng):
         """uint8 (n, size, size, 3) and int32 (n,); an unreadable image is a :class:`UserError`."""
+        self.verify()
         if self._reader is None:
             self._reader = mx.recordio.MXIndexedRecordIO(str(self.index), str(self.path), "r")
         images, labels = [], []
@@ -65,16 +87,113 @@ class RecordSet:
             labels.append(header.label)
         return np.stack(images), np.array(labels, "int32")
 
+    def verify(self):
+        """Read the whole file once, and check every record, every label and the checksum.
+
+        MXNet's reader ends the process without a word where a record is damaged.  The verdict is
+        kept in ``NAME.verified`` beside the file, if the folder can be written, and holds as long
+        as no file changes: a later run does not read it all again.
+
+        Raises
+        ------
+        UserError
+            What is damaged.
+        """
+        if self._verified:
+            return
+        facts = {
+            "files": [_identity(self.path), _identity(self.index)],
+            "classes": self.classes,
+            "sha256": self.packed and self.packed["sha256"],
+        }
+        verdict = self.path.with_suffix(".verified")
+        try:
+            known = read_json(verdict) == facts
+        except (OSError, WrongJSON):
+            known = False
+        if not known:
+            self._read_all(facts["sha256"])
+            with contextlib.suppress(OSError):
+                write_json(verdict, facts)
+        self._verified = True
+
+    def _read_all(self, expected):
+        offsets = _checked_offsets(self.path, self.index)
+        length = self.path.stat().st_size
+        sizes = np.diff(np.append(offsets, length))
+        digest = hashlib.sha256()
+        with open(self.path, "rb") as source, tqdm(
+            total=length,
+            unit="B",
+            unit_scale=True,
+            desc=f"checking {self.path.name}, once",
+            leave=False,
+            disable=None,
+        ) as bar:
+            for number, size in enumerate(map(int, sizes)):
+                content = source.read(size)
+                problem = _problem(content, self.classes)
+                if problem:
+                    raise UserError(
+                        f"{self.path} is damaged: {problem} in record {number}, at byte "
+                        f"{offsets[number]:,}; copy or pack it again"
+                    )
+                digest.update(content)
+                bar.update(size)
+        if expected and digest.hexdigest() != expected:
+            raise UserError(
+                f"{self.path} is damaged: its SHA-256 is not the one in {MANIFEST}; copy or pack "
+                "it again"
+            )
+
+
+def _identity(path):
+    """What changes if a file is written or copied anew."""
+    facts = path.stat()
+    return [path.name, facts.st_size, facts.st_mtime_ns, facts.st_ino]
+
+
+def _problem(content, classes):
+    """What is wrong with a record, its frames and its header, or None.
+
+    A frame is a magic number, 3 bits of its kind and 29 of its size, and the content, filled up to
+    4 bytes.  A record whose content has the magic number in it is written as several frames: kinds
+    1, 2, ..., 2, 3 instead of 0.
+    """
+    place, kinds = 0, []
+    while place < len(content):
+        if len(content) - place < 8:
+            return "too few bytes"
+        magic, flags = struct.unpack_from("<II", content, place)
+        if magic != _MAGIC:
+            return "no frame"
+        kinds.append(flags >> 29)
+        place = _end(place, flags)
+    if place != len(content) or kinds not in ([0], [1, *[2] * (len(kinds) - 2), 3]):
+        return "a frame of another size"
+    if len(content) < 32:
+        return "no header"
+    count, label = struct.unpack_from("<If", content, 8)
+    if count or not (0 <= label < classes and label == int(label)):
+        return f"{count} labels" if count else f"the label {label:g}, and not one below {classes},"
+    return None
+
 
 def _checked_offsets(path, index):
     try:
-        lines = index.read_text().split("\n")
-        offsets = np.array([int(line.split("\t")[1]) for line in lines if line])
+        lines = index.read_bytes().split(b"\n")
         length = path.stat().st_size
-    except (OSError, ValueError, IndexError) as error:
+    except OSError as error:
         raise UserError(f"cannot read {path} with {index.name}: {error}") from None
-    if not len(offsets):
+    lines = lines[:-1] if lines[-1] == b"" else lines
+    if not lines:
         raise UserError(f"{index} is empty: pack the images again")
+    for number, line in enumerate(lines, 1):
+        if not _INDEX_LINE.fullmatch(line):
+            raise UserError(f"{index}, line {number}: it must be a key, a tab and an offset")
+    if len({int(line.split(b"\t")[0]) for line in lines}) < len(lines):
+        raise UserError(f"{index} has a key twice: pack the images again")
+    offsets = np.array([int(line.split(b"\t")[1]) for line in lines])
     if offsets[0] != 0 or (np.diff(offsets) <= 0).any():
         raise UserError(
             f"{index} is not the index of {path.name}: its offsets do not increase from 0"
@@ -111,10 +230,11 @@ def read_manifest(folder):
     if not path.exists():
         return None
     try:
-        manifest = json.loads(path.read_text())
-        list(manifest["classes"]), dict(manifest["splits"])
-    except (OSError, ValueError, TypeError, KeyError) as error:
+        manifest = read_json(path, _KIND)
+    except (OSError, WrongJSON) as error:
         raise UserError(f"cannot read the manifest {path}: {error}") from None
+    if len(set(manifest["classes"])) < len(manifest["classes"]):
+        raise UserError(f"cannot read the manifest {path}: it has a class twice")
     return manifest
 
 
@@ -122,8 +242,9 @@ class RecordBatches:
     """Training batches of a :class:`RecordSet`, as :class:`~.loader.BatchLoader` gives them.
 
     MXNet's reader shuffles, decodes in threads, and does random resized crop, colour jitter, PCA
-    noise, flip and normalisation.  We do not use it for evaluation: it ends the process without a
-    word if an image is damaged, and cannot read fewer images than a batch.
+    noise, flip and normalisation.  It ends the process without a word if an image is damaged, so
+    the records are verified first.  We do not use it for evaluation: it cannot read fewer images
+    than a batch.
 
     Parameters
     ----------
@@ -179,6 +300,7 @@ class RecordBatches:
             )
         if workers == 0:
             raise UserError("data.workers must be at least 1 for record files")
+        records.verify()
         self.records = records
         self.batch_size = batch_size
         self.length = smallest // batch_size

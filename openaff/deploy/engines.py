@@ -5,7 +5,7 @@ import pathlib
 import mxnet as mx
 
 from ..utils.errors import UserError
-from ..utils.quiet import importing_symbol
+from ..utils.params import import_symbol
 from . import onnx_model, openvino_model
 from .pytorch.weights import import_torch, runner
 
@@ -79,8 +79,7 @@ class Engine:
         if name == "mxnet":
             self.precision = "f32"
             params = folder / f"{model}-0000.params"
-            with importing_symbol():
-                self._run = mx.gluon.SymbolBlock.imports(str(path), ["data"], str(params))
+            self._run = import_symbol(path, params)
             self._run.hybridize(static_alloc=True)
         elif name == "pytorch":
             self.precision = "f32"

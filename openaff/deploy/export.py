@@ -1,11 +1,11 @@
 """From a network to files that outlive the framework: symbol and params, ONNX, and PyTorch."""
 
-import json
 import pathlib
 
 import mxnet as mx
 
 from ..tasks import TASKS
+from ..utils.descriptions import EXPORT, EXPORT_FORMAT, read_description
 from ..utils.errors import UserError
 from ..utils.files import atomic_folder, sha256, write_json, write_text
 from ..utils.provenance import provenance
@@ -16,8 +16,6 @@ from .symbol import TOLERANCE, export_symbol, relative_difference
 FLOAT16_TOLERANCE = 0.05
 FORMATS = ("symbol", "onnx", "pytorch")
 USUAL = ("symbol", "onnx")  # formats unless others are asked for
-DESCRIPTION = "export.json"
-FORMAT = "openaff export 1"
 
 
 def export_folder(
@@ -121,7 +119,7 @@ def _write(subject, folder, formats, batch, dtype, calibration, fixed_size):
         key: value for key, value in vars(subject).items() if key not in ("net", "class_names")
     }
     description = {
-        "format": FORMAT,
+        "format": EXPORT_FORMAT,
         **facts,
         "input": {"name": INPUT, "dtype": "float32", "batch": batch or "free", "colours": "RGB"},
         "output": {"name": OUTPUT, "classes": len(subject.class_names)},
@@ -131,14 +129,13 @@ def _write(subject, folder, formats, batch, dtype, calibration, fixed_size):
         "files": {path.name: sha256(path) for path in sorted(folder.iterdir())},
         **provenance(),
     }
-    write_json(folder / DESCRIPTION, description)
+    write_json(folder / EXPORT, description)
     return read_export(folder)
 
 
 def add_to_description(folder, **facts):
     """Say more in an export folder's ``export.json``."""
-    path = pathlib.Path(folder) / DESCRIPTION
-    write_json(path, {**json.loads(path.read_text()), **facts})
+    write_json(pathlib.Path(folder) / EXPORT, {**read_description(folder), **facts})
 
 
 def read_export(folder):
@@ -150,16 +147,7 @@ def read_export(folder):
         No export folder, a missing file, or a changed one.
     """
     folder = pathlib.Path(folder)
-    path = folder / DESCRIPTION
-    try:
-        description = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"{folder} is not an export folder: cannot read {DESCRIPTION} ({error}); "
-            "scripts/export.py writes one"
-        ) from None
-    if not isinstance(description, dict) or description.get("format") != FORMAT:
-        raise UserError(f"{path} is of another format: export the network anew")
+    description = read_description(folder)
     for name, digest in description["files"].items():
         if not (folder / name).exists():
             raise UserError(f"{folder} is not whole: {name} is missing; export the network anew")

@@ -15,6 +15,7 @@ import numpy as np
 
 from ..utils.errors import UserError
 from ..utils.files import atomic
+from ..utils.params import read_arrays
 
 INPUT, OUTPUT = "data", "logits"
 OPSET, IR = 17, 8
@@ -116,7 +117,7 @@ def export_onnx(symbol, params, path, input_shape, batch=None, fixed_size=False)
     size = ("H", "W") if _gives_maps(symbol, shape) and not fixed_size else shape[2:]
     wanted = (batch or "N", shape[1]) + size
     free = {} if wanted == shape else {"dynamic_input_shapes": [wanted]}
-    weights = mx.nd.load(str(params)) or {}  # MXNet gives a list where there are none
+    weights = read_arrays(params) or {}  # MXNet gives a list where there are none
     # Not by the exporter's export_model, which takes the newest opset and IR that onnx knows.
     graph = Graph().create_onnx_graph_proto(
         mx.sym.load(str(symbol)),

@@ -1,6 +1,5 @@
 """Which network, with which weights and data: from a run, an export, a checkpoint, or by name."""
 
-import json
 import pathlib
 from dataclasses import dataclass, fields
 from typing import Any, Dict, Optional, Tuple
@@ -11,6 +10,7 @@ from ..tasks import TASKS, check_network
 from ..utils.arguments import add_imports
 from ..utils.cli import parse_options
 from ..utils.configs import build, read_yaml
+from ..utils.descriptions import read_result
 from ..utils.errors import UserError
 from ..utils.imports import import_modules
 from .engines import Engine, add_engine
@@ -37,18 +37,9 @@ class Subject:
     short_side: Optional[int] = None  # dense tasks: that images are resized to, if any
 
 
-def _run_result(folder):
-    try:
-        return json.loads((pathlib.Path(folder) / "result.json").read_text())
-    except (OSError, ValueError):
-        raise UserError(
-            f"{folder} is not the folder of a finished run: it has no result.json, or a damaged one"
-        ) from None
-
-
 def run_data(folder):
     """The :class:`~openaff.data.DataConfig` of a run folder; imports the modules that it names."""
-    _run_result(folder)
+    read_result(folder)
     path = pathlib.Path(folder) / "config.yaml"
     config = read_yaml(path)
     import_modules(config.get("imports") or ())
@@ -66,7 +57,7 @@ def run_subject(folder, ctx=None):
         No run folder, one whose training has not finished, or one without ``labels.txt``.
     """
     folder = pathlib.Path(folder)
-    data, result = run_data(folder), _run_result(folder)
+    data, result = run_data(folder), read_result(folder)
     try:
         class_names = tuple((folder / "labels.txt").read_text().splitlines())
     except OSError as error:

@@ -10,7 +10,7 @@ from ..attention import plain_graph
 from ..utils.arrays import save_arrays
 from ..utils.errors import UserError
 from ..utils.files import write_text
-from ..utils.quiet import importing_symbol
+from ..utils.params import import_symbol
 
 TOLERANCE = 1e-5  # largest difference allowed, relative to the largest output
 OUTPUT = "logits"  # the symbol's last node
@@ -90,6 +90,4 @@ def _without_prefix(name, prefix):
 
 
 def _difference(net, symbol, params, input_shape):
-    with importing_symbol():
-        imported = mx.gluon.SymbolBlock.imports(str(symbol), ["data"], str(params))
-    return relative_difference(imported, net, (2,) + tuple(input_shape))
+    return relative_difference(import_symbol(symbol, params), net, (2,) + tuple(input_shape))

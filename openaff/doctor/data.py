@@ -1,11 +1,11 @@
 """Find data sets in the usual folders, and check that they are whole."""
 
-import json
 import os
 import pathlib
 
 from ..utils.errors import UserError
 from ..utils.files import sha256
+from ..utils.json_files import read_json
 from .finding import OK, WARNING, Finding
 
 USUAL = ("~/.mxnet/datasets", "data")  # Gluon's folder, and one in the clone
@@ -62,7 +62,7 @@ def _photos(base, hashed):
         if not (folder / "manifest.json").is_file():
             continue
         try:
-            splits = json.loads((folder / "manifest.json").read_text())["splits"]
+            splits = read_json(folder / "manifest.json")["splits"]
             for split, facts in splits.items():
                 yield _check_records(folder / f"{split}.rec", facts, hashed)
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

@@ -5,9 +5,8 @@ import pathlib
 from dataclasses import dataclass
 from typing import Any, Dict, Optional
 
-import mxnet as mx
-
 from ..utils.errors import UserError
+from ..utils.params import Damaged, read_arrays
 from ..utils.registry import Registry
 from . import create_model
 
@@ -113,20 +112,16 @@ def _read(path, name):
     """Name -> NDArray of a params file."""
     path = pathlib.Path(path)
     try:
-        with open(path, "rb"):
-            pass
+        arrays = read_arrays(path)
     except OSError as error:
         raise UserError(
             f"cannot read {path}: {error.strerror}; name a file that save_parameters wrote"
         ) from None
-    try:
-        arrays = mx.nd.load(str(path))
-    except (mx.base.MXNetError, AssertionError, UnicodeDecodeError):
+    except Damaged as error:
         raise _refusal(
             path,
             name,
-            f"it is not an MXNet params file, or not whole ({path.stat().st_size:,} bytes); copy "
-            "or download it again",
+            f"it is damaged ({path.stat().st_size:,} bytes): {error}; copy or download it again",
         ) from None
     if not isinstance(arrays, dict):
         raise _refusal(path, name, "its arrays have no names; save it with save_parameters")

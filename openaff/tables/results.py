@@ -1,17 +1,33 @@
 """Our results: files that finished runs wrote, each checked to be of its row."""
 
 import dataclasses
-import json
 import pathlib
 import shlex
 import statistics
 
 from ..data import DATASETS
 from ..training.config import load_config
+from ..training.curves import check_epoch
 from ..utils.errors import UserError
 from ..utils.files import write_json
+from ..utils.json_files import check_kind, read_json, read_json_lines
 from .catalog import UNUSABLE, reason
 from .recipes import PROTOCOLS, row_config, same_run
+
+_KIND = {
+    "row": str,
+    "protocol_name": str,
+    "model": str,
+    "options": {str: object},
+    "dataset": str,
+    "labels": str,
+    "seed": int,
+    "trainable_parameters": int,
+    "devices": [str],
+    "workers": int,
+    "command": str,
+    "curve": [{"epoch": int}],
+}
 
 
 def result_path(folder, row, protocol, seed):
@@ -31,7 +47,7 @@ def record(folder, run, catalog, row, protocol):
     result = _finished(pathlib.Path(run), catalog, row, protocol)
     path = result_path(folder, row, protocol, result["seed"])
     try:
-        same = json.loads(path.read_text())["curve"] == result["curve"]
+        same = read_json(path)["curve"] == result["curve"]
     except FileNotFoundError:
         same = True
     except UNUSABLE:
@@ -46,8 +62,8 @@ def record(folder, run, catalog, row, protocol):
 def _finished(run, catalog, row, protocol):
     """What a finished run's files say, checked to be of this row."""
     try:
-        result = json.loads((run / "result.json").read_text())
-        metrics = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+        result = read_json(run / "result.json", {str: object})
+        metrics = read_json_lines(run / "metrics.jsonl", {str: object})
         metric = row.figure.metric
         keys = ["epoch"] + [
             f"{part}_{key}" for part in ("train", "test") for key in ("loss", metric)
@@ -107,7 +123,7 @@ def read_results(folder, catalog):
     found = {}
     for path in sorted(folder.glob("*/*.json")):
         try:
-            result = json.loads(path.read_text())
+            result = read_json(path)
             _check(catalog, result)
             runs = found.setdefault((result["row"], result["protocol_name"]), {})
             if result["seed"] in runs:
@@ -119,6 +135,7 @@ def read_results(folder, catalog):
 
 
 def _check(catalog, result):
+    check_kind(result, _KIND)
     row, protocol = catalog.row(result["row"]), result["protocol_name"]
     if protocol not in PROTOCOLS:
         raise ValueError(f"there is no protocol {protocol!r}")
@@ -133,16 +150,10 @@ def _check(catalog, result):
             raise ValueError(f"{key} is {result[key]!r}, of the row it is {value!r}")
     if len(result["devices"]) * result["workers"] != row.devices:
         raise ValueError(f"it ran on {result['devices']}, of the row it is {row.devices} devices")
-    for key, kind in (
-        ("seed", int),
-        ("trainable_parameters", int),
-        ("labels", str),
-        ("command", str),
-    ):
-        if type(result[key]) is not kind:
-            raise ValueError(f"{key} cannot be {result[key]!r}")
     if not result["curve"]:
         raise ValueError("its curve is empty")
+    for point in result["curve"]:
+        check_epoch(point["epoch"])
     metric = row.figure.metric
     for key, place in [(f"last_{metric}", result), (f"best_{metric}", result)] + [
         (f"test_{metric}", point) for point in result["curve"]

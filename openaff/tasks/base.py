@@ -208,9 +208,18 @@ class Meter:
         return state
 
     def restore(self, state):
-        self.images, self.loss = state["images"], state["loss"]
-        for name in self.sums:
-            self.sums[name] = np.array(state[name], "float64")
+        """Take back what :meth:`state` gave; a :class:`UserError` if it is another meter's."""
+        read = {}
+        for name, zeros in {"images": np.zeros(()), "loss": np.zeros(()), **self.sums}.items():
+            try:
+                read[name] = np.array(state[name], "float64")
+            except (KeyError, TypeError, ValueError):
+                read[name] = None
+            found = read[name]
+            if found is None or found.shape != zeros.shape or not np.isfinite(found).all():
+                raise UserError(f"the checkpoint's sums of {name} are of another task or data set")
+        self.images, self.loss = float(read.pop("images")), float(read.pop("loss"))
+        self.sums = read
         return self
 
     def mean_loss(self):

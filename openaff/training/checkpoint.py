@@ -8,20 +8,49 @@ import errno
 import json
 import os
 import pathlib
+import struct
 import tempfile
 import zipfile
 import zlib
 
-import mxnet as mx
-
 from ..models.pretrained import load_parameters
 from ..utils.arrays import parameters, write_arrays
 from ..utils.errors import UserError
-from ..utils.files import atomic
+from ..utils.files import atomic, refuse_special
+from ..utils.json_files import WrongJSON, check_kind, read_json
+from ..utils.params import Damaged, read_arrays
 
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
 FORMAT = "openaff checkpoint 2"
 _MEMBERS = ("state.json", "net.params", "devices.params")
+_STATE = {  # what state.json must say, see json_files
+    "step": int,
+    "devices": int,
+    "workers": int,
+    "framework?": str,
+    "updates?": int,
+    "epoch?": int,
+    "batch?": int,
+    "seconds?": float,
+    "waited?": float,
+    "loss_scaling?": dict,
+    "rows?": [{"epoch": int, "lr": float, "images_per_second": float}],
+    "sums?": {str: object},
+    "start?": (None, {"from": str, "loaded": int, "new": [str]}),
+}
+# NotImplementedError: an unknown method of compression; RuntimeError: a password.
+_DAMAGES = (
+    OSError,
+    KeyError,
+    EOFError,
+    ValueError,
+    NotImplementedError,
+    RuntimeError,
+    OverflowError,
+    struct.error,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 
 def save_checkpoint(folder, engine, state):
@@ -67,26 +96,30 @@ def load_checkpoint(path, engine, workers=1):
         another number of devices or workers.
     """
     path = pathlib.Path(path)
+    refuse_special(path)
     with tempfile.TemporaryDirectory() as parts:
         try:
             with zipfile.ZipFile(path) as archive:
                 for name in _MEMBERS:
+                    if archive.getinfo(name).compress_type != zipfile.ZIP_STORED:
+                        raise zipfile.BadZipFile(f"{name} is packed, which openaff never does")
                     archive.extract(name, parts)  # checks the CRC
         except FileNotFoundError:
             raise UserError(
                 f"there is no checkpoint {path}: remove the run folder, and start anew"
             ) from None
-        except (OSError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        except _DAMAGES as error:
             if getattr(error, "errno", None) not in (None, errno.EINVAL):
                 raise  # such as a full disk, which is not the checkpoint's fault
-            raise UserError(
-                f"{path} is damaged or no checkpoint ({error}); {PREVIOUS} beside it is the one "
-                f"before: a training script's --resume {path.parent} --checkpoint {PREVIOUS}"
-            ) from None
+            raise _damaged(path, error) from None
         parts = pathlib.Path(parts)
-        state = json.loads((parts / "state.json").read_text())
-        if state.get("format") != FORMAT:
-            raise UserError(f"{path} is of another format: {state.get('format')!r}")
+        try:
+            state = read_json(parts / "state.json", {"format": object})
+            if state["format"] != FORMAT:
+                raise UserError(f"{path} is of another format: {state['format']!r}")
+            check_kind(state, _STATE)
+        except WrongJSON as error:
+            raise _damaged(path, f"state.json: {error}") from None
         framework = state.get("framework", "MXNet")
         if framework.split()[0] != engine.framework.split()[0]:  # but for the version
             raise UserError(
@@ -103,5 +136,17 @@ def load_checkpoint(path, engine, workers=1):
             load_parameters(engine.net, parts / "net.params")
         except UserError as error:
             raise UserError(str(error).replace(str(parts / "net.params"), str(path))) from None
-        engine.restore_arrays(mx.nd.load(str(parts / "devices.params")))
+        try:
+            engine.restore_arrays(read_arrays(parts / "devices.params") or {})
+        except Damaged as error:
+            raise _damaged(path, f"devices.params: {error}") from None
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from None
     return state
+
+
+def _damaged(path, reason):
+    return UserError(
+        f"{path} is damaged or no checkpoint ({reason}); {PREVIOUS} beside it is the one before: a "
+        f"training script's --resume {path.parent} --checkpoint {PREVIOUS}"
+    )

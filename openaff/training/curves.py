@@ -1,7 +1,6 @@
 """Metrics by epoch: reading them, and drawing them."""
 
 import csv
-import json
 import pathlib
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -9,9 +8,11 @@ from matplotlib.figure import Figure
 
 from ..tasks import METRICS
 from ..utils.errors import UserError
-from ..utils.files import atomic
+from ..utils.files import atomic, refuse_special
+from ..utils.json_files import read_json, read_json_lines
 
 PARTS = ("train", "test")
+MOST_EPOCHS, LARGEST = 10**6, 1e30  # that an axis can show
 
 
 def known_curves():
@@ -41,14 +42,15 @@ def read_metrics(source):
     path = pathlib.Path(source)
     path = path / "metrics.jsonl" if path.is_dir() else path
     kind = path.suffix.lower()
+    refuse_special(path)
     try:
         if kind == ".csv":
             with open(path, newline="", encoding="utf-8-sig") as content:
                 rows = [_numbers(row) for row in csv.DictReader(content, skipinitialspace=True)]
         elif kind == ".jsonl":
-            rows = [json.loads(line) for line in path.read_text().splitlines()]
+            rows = read_json_lines(path, {str: object})
         else:
-            rows = json.loads(path.read_text()).get("curve")
+            rows = read_json(path, {"curve?": [{str: object}]}).get("curve")
         _check_curves(rows)
     except (OSError, ValueError, TypeError, AttributeError, csv.Error) as error:
         raise UserError(f"cannot read the metrics {path}: {error}") from None
@@ -66,15 +68,22 @@ def _check_curves(rows):
     for row in rows:
         if "epoch" not in row:
             raise ValueError("a row has no epoch")
+        check_epoch(row["epoch"])
         for key in ("epoch", *curves):
             value = row.get(key, 0)
-            if isinstance(value, bool) or not isinstance(value, (int, float)):
-                raise ValueError(f"{key} {value!r} is not a number")
+            if type(value) not in (int, float) or abs(value) > LARGEST:  # not a nan: it diverged
+                raise ValueError(f"{key} {value!r} is not a number that can be drawn")
             metric = METRICS[key.partition("_")[2]] if key != "epoch" else None
             if metric and metric.percent and not 0 <= value <= 1:
                 raise ValueError(
                     f"{key} {value:g} in epoch {row['epoch']:g} is not a fraction between 0 and 1"
                 )
+
+
+def check_epoch(value):
+    """A ValueError for what cannot be an epoch's number."""
+    if type(value) not in (int, float) or not 0 <= value <= MOST_EPOCHS:
+        raise ValueError(f"the epoch {value!r} is not a number from 0 to {MOST_EPOCHS:,}")
 
 
 def draw_curves(runs):

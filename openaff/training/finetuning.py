@@ -1,13 +1,13 @@
 """Start from other weights, keep some of them as they are, and train others faster or slower."""
 
 import fnmatch
-import json
 import pathlib
 
 from ..models import model_info
 from ..models.pretrained import PUBLISHED, load_with_new_outputs
-from ..utils.errors import UserError, one_line, suggest
-from ..utils.files import sha256
+from ..utils.descriptions import EXPORT, RESULT, read_description, read_result
+from ..utils.errors import UserError, suggest
+from ..utils.params import Damaged, check_digest
 
 STATISTICS = ("running_mean", "running_var")  # of a batch norm
 SHOWN = 3  # names that a line lists
@@ -63,29 +63,29 @@ def describe_start(start):
 
 def _file_of(folder, name):
     """The parameters' file of a run or an export, which has the network ``name``."""
-    run, export = folder / "result.json", folder / "export.json"
+    run, export = folder / RESULT, folder / EXPORT
     if not (run.exists() or export.exists()):
         raise UserError(
             f"start_from: {folder} is neither the folder of a finished run (it has no result.json) "
             "nor an export folder (no export.json)"
         )
-    source = run if run.exists() else export
+    read = read_result if run.exists() else read_description
     try:
-        facts = json.loads(source.read_text())
-        model = facts["model"]
-        digest = None if source is run else facts["files"].get(f"{model}-0000.params")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"start_from: {source} is damaged: {one_line(error)}") from None
-    _same_network(folder, model, name)
-    if source is run:
+        facts = read(folder)
+    except UserError as error:
+        raise UserError(f"start_from: {error}") from None
+    _same_network(folder, facts["model"], name)
+    if read is read_result:
         return folder / "best.params"
-    path = folder / f"{model}-0000.params"
-    if digest is None:
+    path = folder / f"{facts['model']}-0000.params"
+    if path.name not in facts["files"]:
         raise UserError(f"start_from: {folder} has no {path.name}: export the format symbol, too")
-    if not path.exists() or sha256(path) != digest:
+    try:
+        check_digest(path)
+    except (OSError, Damaged):
         raise UserError(
             f"start_from: {path} is missing or was changed after the export: export it anew"
-        )
+        ) from None
     return path
 
 

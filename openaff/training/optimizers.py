@@ -111,19 +111,32 @@ def state_arrays(trainer):
 
 
 def restore_state_arrays(trainer, arrays):
-    """Put what :func:`state_arrays` gave back into place."""
+    """Put what :func:`state_arrays` gave back into place.
+
+    Raises
+    ------
+    UserError
+        The arrays are those of another network or optimiser.
+    """
+    stateless = all(name.endswith(".value") for name in arrays)  # as before the first step
+    places = {}
     for device, updater in enumerate(trainer._updaters):
         for index, param in enumerate(trainer._params):
             value = param.list_data()[device]
             if param.grad_req == "null":
-                value[:] = arrays[f"{device}.{index}.value"]
+                places[f"{device}.{index}.value"] = value
                 continue
             state = trainer._optimizer.create_state_multi_precision(index, value)
-            for name, part in _parts(device, index, state).items():
-                if name in arrays:  # none before the first step
-                    part[:] = arrays[name]
+            if not stateless:
+                places.update(_parts(device, index, state))
             updater.states[index] = state
             updater.states_synced[index] = True
+    if {name: each.shape for name, each in arrays.items()} != {
+        name: each.shape for name, each in places.items()
+    }:
+        raise UserError("the optimiser's states are of another network or optimiser")
+    for name, place in places.items():
+        place[:] = arrays[name]
 
 
 def _parts(device, index, state, name=""):

@@ -19,6 +19,7 @@ from ..utils.files import (
     atomic,
     atomic_folder,
     lock,
+    sha256,
     sweep,
     write_json,
     write_text,
@@ -27,6 +28,8 @@ from ..utils.provenance import environment, provenance
 from .checkpoint import save_checkpoint
 from .curves import plot_curves
 from .finetuning import describe_start
+
+WEIGHTS = ("best.params", "last.params")
 
 
 class Run:
@@ -176,7 +179,10 @@ class Run:
         if not self.writes:
             return None
         write_text(self.path / "labels.txt", "\n".join(class_names) + "\n")
-        result = {**result, **provenance()}
+        names = [each for each in WEIGHTS if (self.path / each).exists()]
+        # Whoever reads a file of weights compares it, see openaff.utils.params.
+        files = {name: sha256(self.path / name) for name in names}
+        result = {**result, "files": files, **provenance()}
         write_text(self.path / "report.md", report(self.path.name, result, self.rows, self.task))
         write_json(self.path / "result.json", result)
         self._events.close()

@@ -15,8 +15,8 @@ import_mxnet()
 
 import mxnet as mx  # noqa: E402
 
-# Bad input; a disk that is full or cannot be written; MXNet's errors, such as a lack of memory.
-_SHOWN_IN_ONE_LINE = (UserError, OSError, mx.base.MXNetError, MemoryError)
+# Bad input; a disk that is full or cannot be written; a name that is not text; MXNet's errors.
+_SHOWN_IN_ONE_LINE = (UserError, OSError, UnicodeEncodeError, mx.base.MXNetError, MemoryError)
 
 
 def run(main):
@@ -42,6 +42,8 @@ def run(main):
 
 def _reason(error):
     """Why bad input, a full disk or a lack of memory ended the program, in one line."""
+    if isinstance(error, UnicodeEncodeError):  # such as a file's name that no output can show
+        return f"{ascii(error.object)} is not in UTF-8: rename the file or folder"
     if isinstance(error, UserError):
         return str(error)
     if isinstance(error, OSError):

@@ -192,6 +192,7 @@ def write_json(path, value):
 
 def sha256(path):
     """The SHA-256 sum of a file of any size, in hexadecimal."""
+    refuse_special(path)
     digest = hashlib.sha256()
     with open(path, "rb") as source:
         for block in iter(lambda: source.read(1 << 22), b""):
