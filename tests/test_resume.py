@@ -1,7 +1,11 @@
 """A run that is stopped and resumed ends as one that is not, to the last bit."""
 
+import dataclasses
 import json
 import os
+import pathlib
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,11 +14,15 @@ import time
 import mxnet as mx
 import numpy as np
 import pytest
+from helpers import load_script
 
 from openaff import UserError
+from openaff.data import load_dataset
+from openaff.data.base import ImageSet
 from openaff.training import session
 from openaff.training.checkpoint import LAST, PREVIOUS
-from openaff.training.config import load_config
+from openaff.training.config import load_config, to_yaml
+from openaff.training.run_folder import Run
 from openaff.training.session import resume
 from openaff.utils.devices import parse_devices
 
@@ -127,3 +135,97 @@ def test_a_damaged_checkpoint_names_the_one_before_which_can_be_taken(whole, tmp
         resume(folder, devices)
     resume(folder, devices, PREVIOUS)
     assert_same_end(folder, whole)
+
+
+# --- Settings of a run that goes on ---------------------------------------------------------------
+
+SHORT = ["epochs=2", "data.batch_size=20", "schedule={name: step, milestones: [1], warmup: 0}"]
+
+
+def few_digits(config):
+    digits = load_dataset(config)
+    few = {key: ImageSet(*getattr(digits, key).take(range(60), None)) for key in ("train", "test")}
+    return dataclasses.replace(digits, **few)
+
+
+def short_run(root, folder, *overrides):
+    """A new run of 3 steps an epoch."""
+    config = load_config(root / "configs/digits/add_resnet8.yaml", [*SHORT, *overrides])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(session, "load_dataset", few_digits)
+        session.train(config, folder, parse_devices("cpu"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def ended(root, tmp_path_factory):
+    return short_run(root, tmp_path_factory.mktemp("ended") / "run")
+
+
+@pytest.fixture
+def run(ended, tmp_path, monkeypatch):
+    """A finished run's folder."""
+    monkeypatch.setattr(session, "load_dataset", few_digits)
+    return pathlib.Path(shutil.copytree(ended, tmp_path / "run"))
+
+
+def test_a_finished_run_trains_longer(root, run, tmp_path, monkeypatch, capsys):
+    """And ends as a run of that length, where the rate of the first steps is the same."""
+    folder, longer = run, short_run(root, tmp_path / "longer", "epochs=4")
+    script = load_script("train_cifar.py")
+    monkeypatch.setattr(sys, "argv", ["train_cifar.py", "--resume", str(folder), "epochs=4"])
+    script.main(script.__doc__)
+    assert "epoch 4/4" in capsys.readouterr().out
+    assert_same_end(folder, longer)
+    assert load_config(folder / "config.yaml").epochs == 4
+    assert json.loads((folder / "result.json").read_text())["protocol"].startswith("4 epochs")
+    assert not (folder / Run.LOCK).exists()
+    for epochs, done in ((4, 4), (3, 4)):
+        message = f"is finished: there is nothing to resume; .*epochs=N, more than its {done}"
+        with pytest.raises(UserError, match=message):
+            resume(folder, parse_devices("cpu"), overrides=[f"epochs={epochs}"])
+    with pytest.raises(UserError, match="epochs=2 is too few: the run is in epoch 4"):
+        (folder / "result.json").unlink()
+        resume(folder, parse_devices("cpu"), overrides=["epochs=2"])
+
+
+@pytest.mark.parametrize(
+    "setting, before, other, remedy",
+    [
+        ("seed", "0", "1", "write 0 there again, or start another run"),
+        ("optimizer.lr", "0.1", "0.2", "write 0.1 there again"),
+        ("data.batch_size", "20", "30", "write 20 there again"),
+        (
+            "model.options",
+            "{'width_multiplier': 1}",
+            "{'width_multiplier': 2}",
+            "write {'width_multiplier': 1} there",
+        ),
+        ("epochs", "2", "3", "or allow the change: --resume .*run epochs=3"),
+        ("data.workers", "None", "0", "or allow the change: --resume .*run data.workers=0"),
+    ],
+)
+def test_a_changed_setting_is_refused_by_name(run, setting, before, other, remedy):
+    folder = run
+    (folder / "result.json").unlink()
+    config = load_config(folder / "config.yaml", [f"{setting}={other}"])
+    (folder / "config.yaml").write_text(to_yaml(config))
+    files = sorted(folder.iterdir())
+    message = f"{setting} is {other} in .*config.yaml, but .*last.ckpt was written with {before}: "
+    with pytest.raises(UserError, match=re.escape(message).replace(r"\.\*", ".*") + ".*") as caught:
+        resume(folder, parse_devices("cpu"))
+    assert re.search(remedy.replace("{", r"\{"), str(caught.value))
+    assert "\n" not in str(caught.value) and sorted(folder.iterdir()) == files
+
+
+def test_where_and_how_a_run_reads_can_change_and_nothing_else(run):
+    folder = run
+    (folder / "result.json").unlink()
+    with pytest.raises(UserError, match="seed cannot change in a run that has begun, only epochs"):
+        resume(folder, parse_devices("cpu"), overrides=["seed=1"])
+    with pytest.raises(UserError, match="unknown key 'epoch'"):
+        resume(folder, parse_devices("cpu"), overrides=["epoch=3"])
+    resume(folder, parse_devices("cpu"), overrides=["data.workers=0"])
+    assert load_config(folder / "config.yaml").data.workers == 0
+    (folder / "result.json").unlink()
+    resume(folder, parse_devices("cpu"))  # the new checkpoint has the new setting

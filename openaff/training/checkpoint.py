@@ -86,8 +86,10 @@ def save_checkpoint(folder, engine, state):
                 os.link(last, other)
 
 
-def load_checkpoint(path, engine, workers=1):
+def load_checkpoint(path, engine, workers=1, check=None):
     """Put a checkpoint's parameters and optimiser states into place; returns its state.
+
+    ``check(state)`` may refuse it before anything is put into place.
 
     Raises
     ------
@@ -132,6 +134,8 @@ def load_checkpoint(path, engine, workers=1):
                     f"{path} was written by a run on {state[key]} {key}, not {count}: resume it on "
                     "as many"
                 )
+        if check:
+            check(state)
         try:
             load_parameters(engine.net, parts / "net.params")
         except UserError as error:

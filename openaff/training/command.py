@@ -46,7 +46,10 @@ def main(description, backend=Backend):
     )
     parser.add_argument("--devices", default="cpu", help=backend.help)
     parser.add_argument(
-        "overrides", nargs="*", metavar="key=value", help="settings that differ from the file's"
+        "overrides",
+        nargs="*",
+        metavar="key=value",
+        help="settings that differ from the file's; with --resume only some, such as epochs",
     )
     args = parser.parse_intermixed_args()
     try:
@@ -67,9 +70,10 @@ def main(description, backend=Backend):
 def _run(args, backend):
     backend = backend(args.devices)
     if args.resume:
-        if args.config or args.out or args.overrides:
+        if args.config or args.out:
             raise UserError("--resume takes its settings from the run folder: leave others out")
-        return resume(args.resume, backend.contexts, args.checkpoint or LAST, backend.engine)
+        checkpoint = args.checkpoint or LAST
+        return resume(args.resume, backend.contexts, checkpoint, backend.engine, args.overrides)
     if not (args.config and args.out):
         raise UserError("--config and --out are needed, or --resume")
     if args.checkpoint:

@@ -24,6 +24,17 @@ KVSTORES = (None, "dist_sync", "dist_device_sync")
 SETTLED = ("name", "num_classes", "features_only")  # of a network's options: not to be set
 
 
+# What a resumed run may change, by name: how long it trains, and where and how it reads.
+CHANGEABLE = (
+    "epochs",
+    "checkpoint_steps",
+    "data.root",
+    "data.download",
+    "data.workers",
+    "distillation.params",
+)
+
+
 @dataclass
 class ModelConfig(Section):
     name: str = MISSING  # a model id, see openaff.list_models()
@@ -190,6 +201,67 @@ def _moved(values):
         if smoothing:
             values["loss"] = {"label_smoothing": smoothing, **(values.get("loss") or {})}
     return values
+
+
+def changed_config(folder, overrides):
+    """The :class:`Config` of a run folder that is resumed, and the names that overrides change.
+
+    Raises
+    ------
+    UserError
+        See :func:`load_config`; an override of a setting that a run keeps.
+    """
+    config = load_config(pathlib.Path(folder) / "config.yaml", overrides)
+    names = {override.partition("=")[0] for override in overrides}
+    for name in sorted(names - set(CHANGEABLE)):
+        raise UserError(
+            f"{name} cannot change in a run that has begun, only {', '.join(CHANGEABLE)} can: "
+            "start another run with --config and --out"
+        )
+    return config, names
+
+
+def refuse_differences(config, before, names, folder, checkpoint):
+    """Refuse a configuration that is not the one that a checkpoint was written with.
+
+    Parameters
+    ----------
+    config : Config
+        Of the run folder, with overrides.
+    before : dict
+        What the checkpoint holds.
+    names : set of str
+        Settings that may differ: the overrides'.
+    folder, checkpoint : path-like
+        For the message.
+
+    Raises
+    ------
+    UserError
+        It names the first setting that differs.
+    """
+    before = _settings(build(Config, before, where=checkpoint))
+    for key, value in _settings(config).items():
+        if key in names or value == before[key]:
+            continue
+        remedy = f"write {before[key]!r} there again, or start another run"
+        if key in CHANGEABLE:
+            remedy += f", or allow the change: --resume {folder} {key}={value}"
+        raise UserError(
+            f"{key} is {value!r} in {folder}/config.yaml, but {checkpoint} was written with "
+            f"{before[key]!r}: {remedy}"
+        )
+
+
+def _settings(section, prefix=""):
+    """Every setting by its full name, such as ``optimizer.lr``."""
+    settings = {}
+    for key, value in vars(section).items():
+        if isinstance(value, Section):
+            settings.update(_settings(value, f"{prefix}{key}."))
+        else:
+            settings[prefix + key] = value
+    return settings
 
 
 def to_yaml(config):

@@ -26,7 +26,7 @@ from ..utils.files import (
 )
 from ..utils.provenance import environment, provenance
 from .checkpoint import save_checkpoint
-from .curves import plot_curves
+from .curves import plot_curves, read_metrics
 from .finetuning import describe_start
 
 WEIGHTS = ("best.params", "last.params")
@@ -97,15 +97,20 @@ class Run:
         run.path = pathlib.Path(path)
 
     @classmethod
-    def reopen(cls, path, task=None, writes=True):
-        """The folder of a run that has not finished."""
+    def reopen(cls, path, task=None, writes=True, epochs=None):
+        """The folder of a run that has not finished, or is to train longer, ``epochs`` in all."""
         run = cls(path, task, writes)
         if not run.path.exists():
             raise UserError(f"there is no run folder {path}: begin the run with --config and --out")
         if not (run.path / "config.yaml").exists():
             raise UserError(f"{run.path} is not a run folder: it has no config.yaml")
         if (run.path / "result.json").exists():
-            raise UserError(f"the run {run.path} is finished: there is nothing to resume")
+            done = len(read_metrics(path))
+            if epochs is None or epochs <= done:
+                raise UserError(
+                    f"the run {path} is finished: there is nothing to resume; it trains longer "
+                    f"with epochs=N, more than its {done}"
+                )
         if writes:
             run._lock()
         return run
@@ -117,6 +122,19 @@ class Run:
             raise UserError(f"another process is training in {self.path}: let it end")
         if ours:
             sweep(self.path)
+
+    def release(self):
+        """End writing: another process may resume the run."""
+        if self._locked:
+            self._locked.close()
+            (self.path / self.LOCK).unlink()
+
+    def change(self, config_yaml):
+        """Write another ``config.yaml``, for a run that goes on: it has no result any more."""
+        if self.writes:
+            if (self.path / "result.json").exists():
+                (self.path / "result.json").unlink()
+            write_text(self.path / "config.yaml", config_yaml)
 
     def rewind(self, rows):
         """Take back the metrics that a checkpoint does not know of."""
@@ -186,8 +204,7 @@ class Run:
         write_text(self.path / "report.md", report(self.path.name, result, self.rows, self.task))
         write_json(self.path / "result.json", result)
         self._events.close()
-        self._locked.close()
-        (self.path / self.LOCK).unlink()
+        self.release()
         return result
 
 

@@ -1,6 +1,8 @@
 """From a configuration to a finished run folder."""
 
+import dataclasses
 import datetime
+import math
 import pathlib
 import random
 import time
@@ -20,7 +22,7 @@ from ..tasks import NonFiniteLoss, load_task
 from ..utils.errors import UserError
 from ..utils.interrupt import Stopped, StopRequest
 from .checkpoint import LAST, load_checkpoint
-from .config import load_config, to_yaml
+from .config import changed_config, refuse_differences, to_yaml
 from .distillation import Distillation, load_teacher
 from .distributed import Workers
 from .engine import Engine, initialize
@@ -71,22 +73,42 @@ def train(config, out, devices, engine=_mxnet):
     return session.fit()
 
 
-def resume(folder, devices, checkpoint=LAST, engine=_mxnet):
+def resume(folder, devices, checkpoint=LAST, engine=_mxnet, overrides=()):
     """Go on with a run folder from one of its checkpoints; see :func:`train`.
 
     The result is bit-equal to that of a run without interruption (on a CPU).
 
+    Parameters
+    ----------
+    folder, devices, engine
+        See :func:`train`.
+    checkpoint : str
+        A file of the folder.
+    overrides : sequence of str
+        ``"epochs=20"`` and so on: settings to change, of
+        :data:`~openaff.training.config.CHANGEABLE`.  With more epochs a finished run goes on, too.
+
     Raises
     ------
     UserError
-        No run folder, a finished run, or a checkpoint that cannot be used.
+        No run folder, a finished run, a checkpoint that cannot be used, or a ``config.yaml`` that
+        differs from the checkpoint's configuration.
     """
     folder = pathlib.Path(folder)
-    Run.reopen(folder, writes=False)  # before the data set is read
-    config = load_config(folder / "config.yaml")
+    Run.reopen(folder, writes=False, epochs=math.inf)  # is it a run at all?
+    config, changed = changed_config(folder, overrides)
+    epochs = config.epochs if "epochs" in changed else None
+    Run.reopen(folder, writes=False, epochs=epochs)  # before the data set is read
     session = _Session(config, devices, engine, fresh=False)
-    session.run = Run.reopen(folder, session.task, writes=session.workers.rank == 0)
-    session.restore(folder / checkpoint)
+    session.run = Run.reopen(folder, session.task, session.workers.rank == 0, epochs)
+    try:
+        session.restore(folder / checkpoint, changed)
+    except UserError:
+        session.run.release()
+        raise
+    if changed:
+        session.run.change(to_yaml(config))
+        session.save()  # a checkpoint holds its configuration
     return session.fit()
 
 
@@ -279,12 +301,22 @@ class _Session:
             "start": self.start,
             "devices": len(self.devices),
             "workers": self.workers.count,
+            "config": dataclasses.asdict(self.config),
         }
         self.run.checkpoint(self.engine, state)
 
-    def restore(self, path):
-        """Go back to the moment of a checkpoint."""
-        state = load_checkpoint(path, self.engine, self.workers.count)
+    def restore(self, path, changed=()):
+        """Go back to the moment of a checkpoint; ``changed``: settings that may differ from its."""
+
+        def check(state):
+            if "config" in state:  # not in those of earlier editions
+                refuse_differences(self.config, state["config"], changed, self.run.path, path)
+            if self.config.epochs < state["epoch"]:
+                raise UserError(
+                    f"epochs={self.config.epochs} is too few: the run is in epoch {state['epoch']}"
+                )
+
+        state = load_checkpoint(path, self.engine, self.workers.count, check)
         self.engine.restore(state)
         self.start = state.get("start")
         self.epoch, self.batch = state["epoch"], state["batch"]
