@@ -23,6 +23,7 @@ from ..utils.files import (
     write_json,
     write_text,
 )
+from ..utils.labels import write_labels
 from ..utils.provenance import environment, provenance
 from .checkpoint import save_checkpoint
 from .curves import plot_curves, read_metrics
@@ -193,7 +194,7 @@ class Run:
         """Write ``labels.txt``, ``report.md`` and, last, ``result.json``; returns the result."""
         if not self.writes:
             return None
-        write_text(self.path / "labels.txt", "\n".join(class_names) + "\n")
+        write_labels(self.path, class_names)
         result = {**result, **provenance()}
         write_text(self.path / "report.md", report(self.path.name, result, self.rows, self.task))
         write_json(self.path / "result.json", result)

@@ -2,6 +2,8 @@
 
 import argparse
 
+from .errors import printable
+
 
 class Parser(argparse.ArgumentParser):
     """A parser that keeps the line breaks of its description and prints one-line errors."""
@@ -11,7 +13,7 @@ class Parser(argparse.ArgumentParser):
         super().__init__(prog=prog, description=description, formatter_class=form)
 
     def error(self, message):
-        self.exit(2, f"error: {message}; see --help\n")
+        self.exit(2, f"error: {printable(message)}; see --help\n")
 
 
 def add_imports(parser):
