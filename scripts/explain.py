@@ -29,7 +29,7 @@ from openaff.deploy.subject import (
 from openaff.utils import cli
 from openaff.utils.arguments import Parser
 from openaff.utils.devices import parse_devices
-from openaff.utils.errors import UserError
+from openaff.utils.errors import UserError, printable
 from openaff.utils.files import atomic, write_json
 from openaff.utils.provenance import provenance
 
@@ -147,7 +147,7 @@ def main():
     for row in rows:
         for view in row.views:
             words = view.words().replace("\n", "; ")
-            print(f"{row.title}: {view.network}: {words}")
+            print(f"{printable(row.title)}: {view.network}: {words}")
     print(f"written: {out} and {out.with_suffix('.json')}")
 
 

@@ -23,7 +23,7 @@ from openaff.deploy.predict import Predictor
 from openaff.tasks.pictures import class_colours, indexed, overlay
 from openaff.utils import cli
 from openaff.utils.arguments import Parser, add_imports
-from openaff.utils.errors import UserError
+from openaff.utils.errors import UserError, printable
 from openaff.utils.files import atomic_folder
 from openaff.utils.imports import import_modules
 
@@ -107,7 +107,7 @@ def main():
         return
     print(f"engine: {predictor.engine}, {predictor.precision}", file=sys.stderr)
     for path, _, words in rows:
-        print(f"{path}: {words}")
+        print(f"{printable(str(path))}: {words}")
     if args.out:
         print(f"written to {args.out}")
 

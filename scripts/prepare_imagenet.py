@@ -17,7 +17,7 @@ from openaff.data import packing
 from openaff.data.records import read_manifest
 from openaff.utils import cli
 from openaff.utils.arguments import Parser
-from openaff.utils.errors import UserError, positive_int
+from openaff.utils.errors import UserError, positive_int, printable
 from openaff.utils.framework import physical_cores
 
 
@@ -107,7 +107,7 @@ def main():
             f"{facts['bytes']:,} bytes in {pathlib.Path(args.out) / split}.rec"
         )
         for skipped in facts["skipped"]:
-            print(f"{split}: left out: {skipped}", file=sys.stderr)
+            print(f"{split}: left out: {printable(skipped)}", file=sys.stderr)
         if facts["skipped"]:
             print(f"{split}: {len(facts['skipped']):,} images left out", file=sys.stderr)
 

@@ -44,3 +44,8 @@ def test_a_variable_shows_the_traceback_of_an_error(ending, monkeypatch, error):
     status, lines = ending(error)
     assert status == 2 and lines[0].startswith("Traceback") and lines[-1] == "error: why"
     assert any("raise error" in line for line in lines)
+
+
+def test_control_characters_do_not_reach_the_terminal(ending):
+    line = r"error: there is no folder a\x1b[31mb\nc\udc80"
+    assert ending(UserError("there is no folder a\x1b[31mb\nc\udc80")) == (2, [line])

@@ -6,6 +6,7 @@ from typing import Any, Callable, Optional, Tuple
 import numpy as np
 
 from ..utils.errors import UserError
+from ..utils.labels import check_names
 from ..utils.registry import Registry
 
 DATASETS = Registry("data set")  # key -> DatasetInfo
@@ -110,9 +111,11 @@ def load_dataset(config):
     Raises
     ------
     UserError
-        The name is unknown, or files are missing, truncated or not what they should be.
+        The name is unknown, or files are missing, truncated or not what they should be; see also
+        :func:`~openaff.utils.labels.check_names`.
     """
     info = DATASETS[config.name]
     dataset = info.load(config)
+    check_names(dataset.class_names, f"the data set {config.name}")
     dataset.task = info.task
     return dataset

@@ -21,6 +21,7 @@ from tqdm import tqdm
 from ..utils.errors import UserError
 from ..utils.files import atomic, check_size, lock, refuse_special, sha256, write_json
 from ..utils.json_files import WrongJSON, read_json
+from ..utils.labels import check_names
 from .image_folder import class_folders, read_photo
 from .records import MANIFEST, SPLIT, read_manifest
 
@@ -261,6 +262,7 @@ def _settings(plan):
 
 
 def _manifest(out, classes):
+    check_names(classes, out / MANIFEST)
     manifest = read_manifest(out) or {"classes": classes, "splits": {}}
     if manifest["classes"] != classes:
         raise UserError(f"{out / MANIFEST} has other classes: pack into another folder")

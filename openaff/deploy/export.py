@@ -7,7 +7,8 @@ import mxnet as mx
 from ..tasks import TASKS
 from ..utils.descriptions import EXPORT, EXPORT_FORMAT, read_description
 from ..utils.errors import UserError
-from ..utils.files import atomic_folder, sha256, write_json, write_text
+from ..utils.files import atomic_folder, sha256, write_json
+from ..utils.labels import read_labels, write_labels
 from ..utils.provenance import provenance
 from .onnx_model import INPUT, OUTPUT, export_onnx, network, to_float16, to_int8
 from .pytorch.weights import export_pytorch, import_torch
@@ -114,7 +115,7 @@ def _write(subject, folder, formats, batch, dtype, calibration, fixed_size):
         for file in files:
             file.unlink()
         del parity["symbol"]
-    write_text(folder / "labels.txt", "\n".join(subject.class_names) + "\n")
+    write_labels(folder, subject.class_names)
     facts = {
         key: value for key, value in vars(subject).items() if key not in ("net", "class_names")
     }
@@ -154,6 +155,17 @@ def read_export(folder):
         if sha256(folder / name) != digest:
             raise UserError(f"{folder / name} was changed after the export: export it anew")
     return description
+
+
+def export_labels(folder, description):
+    """The class names of an export folder that :func:`read_export` describes.
+
+    Raises
+    ------
+    UserError
+        See :func:`~openaff.utils.labels.read_labels`.
+    """
+    return read_labels(folder, description["output"]["classes"])
 
 
 def _opset(path):

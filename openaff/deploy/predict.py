@@ -10,7 +10,7 @@ from ..data.preprocessing import Preprocessing, photo
 from ..tasks import TASKS
 from ..utils.errors import UserError, positive_int
 from .engines import Engine
-from .export import read_export
+from .export import export_labels, read_export
 
 
 class Predictor:
@@ -44,7 +44,7 @@ class Predictor:
         self.description = read_export(folder)
         # Exports of the first edition, which had classification alone, do not name their task.
         self.task = TASKS[self.description.get("task", "classification")]
-        self.labels = (folder / "labels.txt").read_text().splitlines()
+        self.labels = list(export_labels(folder, self.description))
         self.batch_size = positive_int("batch_size", batch_size)
         self._network = Engine(folder, self.description, engine, precision)
         self.engine, self.precision = self._network.name, self._network.precision

@@ -13,8 +13,9 @@ from ..utils.configs import build, read_yaml
 from ..utils.descriptions import read_result
 from ..utils.errors import UserError
 from ..utils.imports import import_modules
+from ..utils.labels import read_labels
 from .engines import Engine, add_engine
-from .export import read_export
+from .export import export_labels, read_export
 
 
 @dataclass
@@ -58,10 +59,7 @@ def run_subject(folder, ctx=None):
     """
     folder = pathlib.Path(folder)
     data, result = run_data(folder), read_result(folder)
-    try:
-        class_names = tuple((folder / "labels.txt").read_text().splitlines())
-    except OSError as error:
-        raise UserError(f"cannot read {folder / 'labels.txt'}: {error.strerror}") from None
+    class_names = read_labels(folder, result.get("classes"))
     info = DATASETS[result["dataset"]]
     # Files of the first edition, which had classification alone, do not name the figure.
     headline = result.get("headline", "accuracy")
@@ -112,7 +110,7 @@ def export_subject(folder, engine="auto", precision=None):
     names = [field.name for field in fields(Subject) if field.name not in ("net", "class_names")]
     return Subject(
         net=Engine(folder, facts, engine, precision),
-        class_names=tuple((pathlib.Path(folder) / "labels.txt").read_text().splitlines()),
+        class_names=export_labels(folder, facts),
         **{"task": "classification", **{key: facts[key] for key in names if key in facts}},
     )
 

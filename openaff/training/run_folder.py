@@ -24,6 +24,7 @@ from ..utils.files import (
     write_json,
     write_text,
 )
+from ..utils.labels import LABELS, write_labels
 from ..utils.provenance import environment, provenance
 from .checkpoint import save_checkpoint
 from .curves import plot_curves, read_metrics
@@ -196,9 +197,9 @@ class Run:
         """Write ``labels.txt``, ``report.md`` and, last, ``result.json``; returns the result."""
         if not self.writes:
             return None
-        write_text(self.path / "labels.txt", "\n".join(class_names) + "\n")
-        names = [each for each in WEIGHTS if (self.path / each).exists()]
-        # Whoever reads a file of weights compares it, see openaff.utils.params.
+        write_labels(self.path, class_names)
+        names = [each for each in (LABELS, *WEIGHTS) if (self.path / each).exists()]
+        # Whoever reads one of them compares it, see openaff.utils.params.
         files = {name: sha256(self.path / name) for name in names}
         result = {**result, "files": files, **provenance()}
         write_text(self.path / "report.md", report(self.path.name, result, self.rows, self.task))

@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from .errors import UserError
+from .errors import UserError, printable
 
 LARGEST = 10**6  # that a count on a command line may be
 
@@ -31,7 +31,7 @@ class Parser(argparse.ArgumentParser):
         return super().parse_known_args(args, namespace)
 
     def error(self, message):
-        self.exit(2, f"error: {message}; see --help\n")
+        self.exit(2, f"error: {printable(message)}; see --help\n")
 
 
 def add_imports(parser):

@@ -7,7 +7,7 @@ import traceback
 
 import yaml
 
-from .errors import UserError, one_line
+from .errors import UserError, one_line, printable
 from .framework import import_mxnet
 from .interrupt import STATUS, Stopped
 
@@ -29,9 +29,9 @@ def run(main):
     except _SHOWN_IN_ONE_LINE as error:
         if os.environ.get("OPENAFF_TRACEBACK"):
             traceback.print_exc()
-        _exit(f"error: {_reason(error)}", 2)
+        _exit(f"error: {printable(_reason(error))}", 2)
     except Stopped as stopped:
-        _exit(str(stopped), STATUS)
+        _exit(printable(str(stopped)), STATUS)
     except KeyboardInterrupt:
         _exit("interrupted", 130)
     except Exception:

@@ -24,6 +24,7 @@ _RESULT = {
     "commit": object,
     "best_epoch": int,
     "best_selection": str,
+    "classes?": int,
     "headline?": str,
     "files?": {str: str},
 }

@@ -16,6 +16,13 @@ def one_line(error):
     return " ".join(str(error).split()) or type(error).__name__
 
 
+def printable(text):
+    """The text with characters that would move a terminal's cursor as escapes, such as \\x1b."""
+    return "".join(
+        each if each.isprintable() else each.encode("unicode_escape").decode() for each in text
+    )
+
+
 def suggest(name, known, count=3):
     """``"; did you mean 'a' or 'b'?"`` for the names nearest to ``name``, or ``""``."""
     near = difflib.get_close_matches(str(name), list(known), n=count, cutoff=0.6)
