@@ -9,6 +9,7 @@ import pytest
 from openaff import UserError
 from openaff.deploy.engines import Engine
 from openaff.deploy.export import read_export
+from openaff.deploy.onnx_model import session
 from openaff.deploy.subject import run_data
 from openaff.training.config import load_config
 from openaff.training.finetuning import load_start
@@ -135,3 +136,18 @@ def test_what_an_engine_raises_is_one_line(tmp_path):
     with pytest.raises(UserError, match="x.onnx") as caught:
         Engine(tmp_path, facts, "onnxruntime")(mx.nd.zeros(sides))
     assert "\n" not in str(caught.value) and onnxruntime
+
+
+def test_an_onnx_file_with_a_name_that_is_no_text_prints_nothing(tmp_path, capsys):
+    onnx = pytest.importorskip("onnx")
+    info = onnx.helper.make_tensor_value_info("data", onnx.TensorProto.FLOAT, [1])
+    node = onnx.helper.make_node("Relu", ["data"], ["logits"])
+    out = onnx.helper.make_tensor_value_info("logits", onnx.TensorProto.FLOAT, [1])
+    opset = onnx.helper.make_opsetid("", 13)
+    graph = onnx.helper.make_graph([node], "x", [info], [out])
+    model = onnx.helper.make_model(graph, opset_imports=[opset], ir_version=8)
+    content = model.SerializeToString().replace(b"Relu", b"Re\xa5u")
+    (tmp_path / "x.onnx").write_bytes(content)
+    with pytest.raises(UserError, match="x.onnx is not a model that ONNX Runtime can run"):
+        session(tmp_path / "x.onnx")
+    assert capsys.readouterr().out == ""
