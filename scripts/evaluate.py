@@ -32,6 +32,7 @@ from openaff.utils import cli
 from openaff.utils.arguments import Parser
 from openaff.utils.devices import parse_devices
 from openaff.utils.errors import UserError, positive_int
+from openaff.utils.framework import check_processes
 from openaff.utils.provenance import provenance
 
 
@@ -158,7 +159,9 @@ def one_line(result, info, task):
 
 def main():
     args = parse_args()
-    for flag in ("batch_size", "image_size", "workers"):
+    if args.workers is not None:
+        check_processes("--workers", args.workers)
+    for flag in ("batch_size", "image_size"):
         if getattr(args, flag) is not None:
             positive_int("--" + flag.replace("_", "-"), getattr(args, flag))
     for path in filter(None, (args.per_class, args.confusion)):

@@ -14,7 +14,8 @@ import sys
 from openaff.training.launch import launch
 from openaff.utils import cli
 from openaff.utils.arguments import Parser
-from openaff.utils.errors import UserError, positive_int
+from openaff.utils.errors import UserError
+from openaff.utils.framework import check_processes
 
 
 def main():
@@ -30,7 +31,7 @@ def main():
     command = args.command[1:] if args.command[:1] == ["--"] else args.command
     if not command:
         raise UserError("write the program to run after --, such as python scripts/train_cifar.py")
-    workers, servers = positive_int("-n", args.n), positive_int("--servers", args.servers)
+    workers, servers = check_processes("-n", args.n), check_processes("--servers", args.servers)
     sys.exit(launch(command, workers, servers))
 
 

@@ -18,7 +18,7 @@ from openaff.data.records import read_manifest
 from openaff.utils import cli
 from openaff.utils.arguments import Parser
 from openaff.utils.errors import UserError, positive_int, printable
-from openaff.utils.framework import physical_cores
+from openaff.utils.framework import check_processes, physical_cores
 
 
 def parse_args():
@@ -51,9 +51,10 @@ def parse_args():
 def check(args):
     if not (args.train or args.val):
         raise UserError("nothing to pack: give --train, --val or both")
-    for flag in ("resize", "workers"):
-        if getattr(args, flag) is not None:
-            positive_int("--" + flag, getattr(args, flag))
+    if args.resize is not None:
+        positive_int("--resize", args.resize)
+    if args.workers is not None:
+        check_processes("--workers", args.workers)
     if not 1 <= args.quality <= 100:
         raise UserError(f"--quality must be 1 to 100, not {args.quality}")
     labels = [flag for flag in ("devkit", "val_labels") if getattr(args, flag)]

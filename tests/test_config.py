@@ -68,6 +68,9 @@ def test_to_yaml_reads_back_equal(write, tmp_path):
         (["schedule.name=polynomial", "schedule.power=0"], "schedule.power must be positive"),
         (["data.mixup_alpha=-1"], "data.mixup_alpha must not be negative"),
         (["data.workers=-1"], "data.workers must not be negative"),
+        (["data.mixup_alpha=1e-10"], "data.mixup_alpha must be 0, or in .0.001, 1000."),
+        (["data.workers=100000"], "data.workers must be at most [0-9]+ on this machine"),
+        (["data={a: &a [*a]}"], "its aliases make more than"),
         (["data.mixup_off_epochs=1"], "no effect without data.mixup_alpha"),
         (["data.mixup_alpha=1", "data.mixup_off_epochs=2"], "mixup_off_epochs must be in"),
         (["data.autoaugment=cifar"], "data.autoaugment must be"),
@@ -125,6 +128,15 @@ def test_errors_name_key_and_remedy(write, overrides, message):
     assert "\n" not in str(caught.value)
 
 
+def aliases(line):
+    """Seven lines, each with ten aliases of the one before."""
+    ten = range(10)
+    return "".join(line.format(n, ", ".join(f"*a{n - 1}" for _ in ten)) + "\n" for n in range(1, 8))
+
+
+NESTED, MERGED = aliases("a{0}: &a{0} [{1}]"), aliases("a{0}: &a{0} {{<<: [{1}]}}")
+
+
 @pytest.mark.parametrize(
     "text, message",
     [
@@ -132,6 +144,9 @@ def test_errors_name_key_and_remedy(write, overrides, message):
         ("seed: 2020-13-45", "not YAML: "),
         ("seed: \0", "not YAML: unacceptable character #x0000"),
         ("- 1", "a config is a mapping"),
+        ("a0: &a0 [1]\n" + NESTED, "not YAML: its aliases make more than 100,000 values"),
+        ("a0: &a0 {b: 1}\n" + MERGED, "not YAML: its aliases make more than 100,000 values"),
+        ("epochs: &a [*a]", "not YAML: its aliases make more than 100,000 values"),
         ("", "a config is a mapping"),
         ("data: {name: digits}\nepochs: 1", "model.name is not set"),
         ("epochs: 1\nmodel: 3", "model is a section of settings, such as model.name, not 3"),

@@ -3,10 +3,14 @@
 import json
 import os
 
+import mxnet as mx
 import pytest
 
 from openaff import UserError
+from openaff.deploy.engines import Engine
 from openaff.deploy.export import read_export
+from openaff.deploy.onnx_model import session
+from openaff.deploy.subject import run_data
 from openaff.training.config import load_config
 from openaff.training.finetuning import load_start
 from openaff.utils.descriptions import EXPORT_FORMAT, read_description, read_result
@@ -105,3 +109,45 @@ def test_a_pipe_in_the_place_of_an_exported_file(tmp_path):
         read_export(tmp_path)
     with pytest.raises(UserError, match="a.onnx is not a regular file"):
         sha256(tmp_path / "a.onnx")
+
+
+@pytest.mark.parametrize("imports", ["5", "[1]", "{a: b}"])
+def test_imports_of_another_kind(tmp_path, imports):
+    written(tmp_path / "result.json", RESULT, {})
+    (tmp_path / "config.yaml").write_text(f"imports: {imports}")
+    with pytest.raises(UserError, match="config.yaml: imports must be a list of modules, not "):
+        run_data(tmp_path)
+
+
+def test_what_an_engine_raises_is_one_line(tmp_path):
+    onnx, onnxruntime = pytest.importorskip("onnx"), pytest.importorskip("onnxruntime")
+    sides = [1, 3, 2, 2]
+    data, out = (
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, sides)
+        for name in ("data", "logits")
+    )
+    node = onnx.helper.make_node("Reshape", ["data", "shape"], ["logits"])
+    shape = onnx.helper.make_tensor("shape", onnx.TensorProto.INT64, [4], [1, 3, 2, 3])
+    graph = onnx.helper.make_graph([node], "x", [data], [out], [shape])
+    opset = onnx.helper.make_opsetid("", 13)
+    model = onnx.helper.make_model(graph, opset_imports=[opset], ir_version=8)
+    onnx.save(model, str(tmp_path / "x.onnx"))
+    facts = {"model": "x", "files": {"x.onnx": ""}, "onnx_dtype": "float32"}
+    with pytest.raises(UserError, match="x.onnx") as caught:
+        Engine(tmp_path, facts, "onnxruntime")(mx.nd.zeros(sides))
+    assert "\n" not in str(caught.value) and onnxruntime
+
+
+def test_an_onnx_file_with_a_name_that_is_no_text_prints_nothing(tmp_path, capsys):
+    onnx = pytest.importorskip("onnx")
+    info = onnx.helper.make_tensor_value_info("data", onnx.TensorProto.FLOAT, [1])
+    node = onnx.helper.make_node("Relu", ["data"], ["logits"])
+    out = onnx.helper.make_tensor_value_info("logits", onnx.TensorProto.FLOAT, [1])
+    opset = onnx.helper.make_opsetid("", 13)
+    graph = onnx.helper.make_graph([node], "x", [info], [out])
+    model = onnx.helper.make_model(graph, opset_imports=[opset], ir_version=8)
+    content = model.SerializeToString().replace(b"Relu", b"Re\xa5u")
+    (tmp_path / "x.onnx").write_bytes(content)
+    with pytest.raises(UserError, match="x.onnx is not a model that ONNX Runtime can run"):
+        session(tmp_path / "x.onnx")
+    assert capsys.readouterr().out == ""

@@ -1,4 +1,5 @@
 import io
+import os
 
 import numpy as np
 import pytest
@@ -13,6 +14,8 @@ from openaff.data.image_folder import (
     cut,
     read_photo,
 )
+from openaff.data.mask_folder import read_mask
+from openaff.data.packing import folder_items
 
 rng = np.random.default_rng(0)
 PIXELS = rng.integers(0, 256, (12, 20, 3), dtype="uint8")
@@ -127,3 +130,19 @@ def test_class_folders(tmp_path):
     (tmp_path / "c").mkdir()
     with pytest.raises(UserError, match="class folder .*c holds no images"):
         class_folders(tmp_path)
+
+
+def test_a_pipe_among_images_or_masks_is_refused(tmp_path):
+    """To open one would wait for a writer for ever."""
+    os.mkfifo(tmp_path / "a.png")
+    for read in (read_photo, read_mask):
+        with pytest.raises(UserError, match="a.png is not a regular file"):
+            read(tmp_path / "a.png")
+    (tmp_path / "red").mkdir()
+    os.rename(tmp_path / "a.png", tmp_path / "red" / "a.png")
+    _, ((path, _),) = class_folders(tmp_path)
+    with pytest.raises(UserError, match="a.png is not a regular file"):
+        ImageFolder([path], np.zeros(1, "int32"), CenterCrop(32, 1.0)).take([0], None)
+    _, (item,) = folder_items(tmp_path)
+    with pytest.raises(UserError, match="a.png is not a regular file"):
+        item.read()

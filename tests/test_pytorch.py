@@ -511,6 +511,43 @@ def test_a_blocks_form_follows_from_its_file(key, tmp_path):
     assert_same_bits(home, again)
 
 
+@pytest.mark.parametrize(
+    "facts, message",
+    [
+        ("[" * 100000, "is damaged: "),
+        ("{", "is damaged: "),
+        ("[1]", "does not say which network it is of"),
+        ('{"model": 3, "options": {}}', "does not say which network it is of"),
+        ('{"model": "aff_cifar_resnet8", "options": []}', "does not say which network"),
+        ('{"model": "aff_cifar_resnet8", "options": {"x": 1}}', "does not fit aff_cifar_resnet8"),
+        ('{"model": "aff_cifar_resnet8", "options": {}}', "does not fit aff_cifar_resnet8"),
+        ('{"model": "aff_cifar_resnet8", "options": {"reduction": "x"}}', "does not fit aff_cifar"),
+        ('{"model": "aff_cifar_resnet8", "options": {"reduction": 0}}', "does not fit aff_cifar"),
+    ],
+)
+def test_facts_of_another_kind_are_one_line(tmp_path, facts, message):
+    """Of a file that PyTorch can read: what it says of its network is damaged."""
+    path = tmp_path / "a.safetensors"
+    safetensors.save_file({"weight": torch.ones(1)}, str(path), metadata={"openaff": facts})
+    with pytest.raises(UserError, match=message) as caught:
+        weights.runner(path)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(ValueError, match=message):
+        network.load(path)
+    with pytest.raises(UserError) as caught:
+        states.import_state(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_damaged_safetensors_file_is_one_line(tmp_path):
+    path = tmp_path / "a.safetensors"
+    safetensors.save_file({"weight": torch.ones(100)}, str(path))
+    for content in (b"", b"x" * 100, b"\xff" * 8 + path.read_bytes()[8:], path.read_bytes()[:-1]):
+        path.write_bytes(content)
+        with pytest.raises(UserError, match="a.safetensors is damaged: "):
+            weights.runner(path)
+
+
 def saved(path, **values):
     torch.save(values.get("whole", values), path)
     return path

@@ -69,6 +69,15 @@ def test_counts_on_command_lines_are_small_and_ascii(fails_with, tmp_path):
     fails_with("--batch 9999: at most 4,096", *export, "--batch", 9999)
 
 
+def test_more_processes_than_a_machine_can_carry_are_refused(fails_with, tmp_path):
+    message = "--workers 100000: at most "
+    fails_with(
+        message, "prepare_imagenet.py", "--out", tmp_path, "--train", ".", "--workers", 100000
+    )
+    fails_with(message, "evaluate.py", "--run", tmp_path, "--workers", 100000)
+    fails_with("-n 100000: at most ", "launch_local.py", "-n", 100000, "true")
+
+
 def test_flags_without_effect_are_refused(fails_with, tmp_path):
     export = ("export.py", "--run", tmp_path, "--out", tmp_path / "out")
     fails_with("--images has no effect without --int8", *export, "--images", 5)

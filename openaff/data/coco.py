@@ -15,7 +15,7 @@ from ..utils.errors import UserError, one_line, suggest
 from ..utils.files import atomic_folder, write_json, write_text
 from ..utils.json_files import read_json
 from ..utils.provenance import provenance
-from .image_folder import ORIENTATION, reading
+from .image_folder import ORIENTATION, opened
 from .masks import CLASSES
 
 RECORD = "coco.json"
@@ -188,7 +188,7 @@ def _check_stems(coco, found):
 def _write(source, image, folder, decode):
     """Write an image and its mask; the number of pixels of each value."""
     name, height, width = image["file_name"], image["height"], image["width"]
-    with reading(source / name), Image.open(source / name) as photo:
+    with opened(source / name) as photo:
         size, exif = photo.size, photo.getexif()
     if size != (width, height):
         raise UserError(

@@ -5,8 +5,10 @@ from typing import List, Optional
 
 from ..utils.configs import Section, require
 from ..utils.errors import UserError
+from ..utils.framework import most_processes
 from .autoaugment import POLICIES
 from .base import DATASETS
+from .mixup import ALPHAS
 
 
 @dataclass
@@ -49,6 +51,16 @@ class DataConfig(Section):
             ("batch_size", self.batch_size >= 1, "must be at least 1"),
             self.one_of("name", tuple(DATASETS)),
             *((key, (getattr(self, key) or 0) >= 0, "must not be negative") for key in at_least_0),
+            (
+                "mixup_alpha",
+                self.mixup_alpha == 0 or ALPHAS[0] <= self.mixup_alpha <= ALPHAS[1],
+                "must be 0, or in [{:g}, {:g}]".format(*ALPHAS),
+            ),
+            (
+                "workers",
+                (self.workers or 0) <= most_processes(),
+                f"must be at most {most_processes()} on this machine",
+            ),
             ("jitter", (self.jitter or 0) < 1, "must be less than 1"),
             *(
                 (key, getattr(self, key) is None or getattr(self, key) >= 1, "must be positive")

@@ -61,6 +61,14 @@ def reading(name):
         raise UserError(f"cannot read the image {name}: {reason}") from None
 
 
+@contextlib.contextmanager
+def opened(path):
+    """The image of a file as Pillow opens it; what goes wrong is a :class:`UserError`."""
+    refuse_special(path)
+    with reading(path), Image.open(path) as image:
+        yield image
+
+
 def cut(image, box, size):
     """Crop ``box`` (left, top, right, bottom) and resize it: uint8 (size, size, 3).
 

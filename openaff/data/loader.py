@@ -7,7 +7,7 @@ import mxnet as mx
 import numpy as np
 
 from ..utils.errors import UserError
-from ..utils.framework import physical_cores
+from ..utils.framework import check_processes, physical_cores
 from .prefetch import prefetch
 
 
@@ -77,6 +77,8 @@ class BatchLoader:
             workers = max(0, min(most, physical_cores() - 2)) if worthwhile else 0
         if workers < 0:
             raise UserError(f"workers must be 0 or more, not {workers}")
+        if workers:
+            check_processes("workers", workers)
         self.images = images
         self.batch_size = batch_size
         self.normalize = normalize

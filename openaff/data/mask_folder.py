@@ -7,7 +7,7 @@ from PIL import Image
 
 from ..utils.errors import UserError, suggest
 from .base import Dataset
-from .image_folder import MEAN, ORIENTATION, STD, SUFFIXES, read_photo, reading
+from .image_folder import MEAN, ORIENTATION, STD, SUFFIXES, opened, read_photo
 from .transforms import IGNORE, nearest
 
 IN_MEMORY = 1 << 29  # bytes of pixels that a set may keep, by default
@@ -133,7 +133,7 @@ def _size(path, mask_path):
     """(H, W) of an image, upright, and of its mask."""
     sizes = []
     for each in (path, mask_path):
-        with reading(each), Image.open(each) as image:
+        with opened(each) as image:
             turned = image.info.get("exif") and image.getexif().get(ORIENTATION, 1) > 4
             sizes.append(image.size if turned and each == path else image.size[::-1])
     if sizes[0] != sizes[1]:
@@ -169,7 +169,7 @@ def read_mask(path):
         The file cannot be read, is a JPEG or WebP, which can change values, or is really in
         colours.
     """
-    with reading(path), Image.open(path) as image:
+    with opened(path) as image:
         if image.format in LOSSY:
             raise UserError(
                 f"the mask {path} is a {image.format}, which can change labels: save it as PNG"

@@ -4,6 +4,8 @@ import numpy as np
 
 from ..utils.errors import UserError
 
+ALPHAS = 1e-3, 1e3  # NumPy's beta(a, a) needs ever longer for smaller ones: at 1e-10 for ever
+
 
 def one_hot(labels, classes):
     """Integer labels (N,) -> float32 (N, classes)."""
@@ -20,14 +22,15 @@ class Mixup:
     Parameters
     ----------
     alpha : float
-        Positive; with 1 all weights are equally likely, with small values images mix little.
+        In ``ALPHAS``; with 1 all weights are equally likely, with small values images mix little.
     classes : int
         Classes K.
     """
 
     def __init__(self, alpha, classes):
-        if not alpha > 0:
-            raise UserError(f"mixup's alpha must be positive, not {alpha!r}")
+        low, high = ALPHAS
+        if not low <= alpha <= high:
+            raise UserError(f"mixup's alpha must be in [{low:g}, {high:g}], not {alpha!r}")
         self.alpha = alpha
         self.classes = classes
 

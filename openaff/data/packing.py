@@ -298,6 +298,8 @@ def _pack_parts(split, items, parts, make, workers):
                 bar.update(make(task))
             return
         ignore = {"initializer": signal.signal, "initargs": (signal.SIGINT, signal.SIG_IGN)}
+        # Before Python 3.9 a pool starts all its processes at once, needed or not.
+        workers = max(1, min(workers, len(missing)))
         with futures.ProcessPoolExecutor(workers, **ignore) as pool:
             tasks = [pool.submit(make, task) for task in missing]
             try:

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from ..utils.errors import UserError
 from ..utils.files import write_json
-from ..utils.framework import physical_cores
+from ..utils.framework import check_processes, physical_cores
 from ..utils.json_files import WrongJSON, read_json
 from .image_folder import read_photo
 from .mixup import one_hot
@@ -300,6 +300,8 @@ class RecordBatches:
             )
         if workers == 0:
             raise UserError("data.workers must be at least 1 for record files")
+        if workers:
+            check_processes("workers", workers)
         records.verify()
         self.records = records
         self.batch_size = batch_size

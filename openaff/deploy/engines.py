@@ -4,7 +4,7 @@ import pathlib
 
 import mxnet as mx
 
-from ..utils.errors import UserError
+from ..utils.errors import UserError, one_line
 from ..utils.params import import_symbol
 from . import onnx_model, openvino_model
 from .pytorch.weights import import_torch, runner
@@ -73,7 +73,7 @@ class Engine:
                 f"{folder} has no file for the engine {name!r}: it has {', '.join(there)}"
             )
         self.name = name
-        path = folder / (model + ENGINES[name])
+        self._path = path = folder / (model + ENGINES[name])
         if precision is not None and not name.startswith("openvino"):
             raise UserError(f"a precision is for OpenVINO: it has no effect on {name}")
         if name == "mxnet":
@@ -95,7 +95,12 @@ class Engine:
             self.precision = f"int8, the rest {self.precision}"
 
     def __call__(self, images):
-        return self._run(images)
+        try:
+            return self._run(images)
+        except (UserError, MemoryError):
+            raise
+        except Exception as error:  # the engines raise many kinds, for what the files say
+            raise UserError(f"{self.name} cannot run {self._path}: {one_line(error)}") from error
 
 
 def _fastest(there, folder):

@@ -6,6 +6,7 @@ from 18 on ``Resize`` and the reductions have another form.
 """
 
 import contextlib
+import io
 import os
 import pathlib
 import tempfile
@@ -290,7 +291,9 @@ def session(path, threads=None):
     if threads:
         options.intra_op_num_threads = threads
     try:
-        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        with contextlib.redirect_stdout(io.StringIO()):  # where it prints that it tries again
+            providers = ["CPUExecutionProvider"]
+            return onnxruntime.InferenceSession(str(path), options, providers=providers)
     except Exception as error:  # of several kinds, from C++
         raise UserError(
             f"{path} is not a model that ONNX Runtime can run: {_first_line(error)}"

@@ -43,7 +43,10 @@ def run_data(folder):
     read_result(folder)
     path = pathlib.Path(folder) / "config.yaml"
     config = read_yaml(path)
-    import_modules(config.get("imports") or ())
+    imports = config.get("imports") or []
+    if not (isinstance(imports, list) and all(isinstance(name, str) for name in imports)):
+        raise UserError(f"{path}: imports must be a list of modules, not {imports!r}")
+    import_modules(imports)
     data = build(DataConfig, config.get("data") or {}, where=path)
     data.check()
     return data

@@ -11,6 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ..data import DATASETS
 from ..fusion import FUSIONS
+from ..utils.configs import parse_yaml
 from ..utils.errors import UserError, one_line, suggest
 
 KINDS = {  # a table's kind -> its heading on the page
@@ -228,7 +229,7 @@ def load_tables(root):
     catalog, rows = Catalog(root), {}
     for path in sorted(pathlib.Path(root, "configs", "tables").glob("*.yaml")):
         try:
-            table = catalog[path.stem] = _table(path.stem, yaml.safe_load(path.read_text()))
+            table = catalog[path.stem] = _table(path.stem, parse_yaml(path.read_text()))
             for row in table.rows:
                 if row.id in rows:
                     raise ValueError(f"the id {row.id} stands twice")

@@ -7,6 +7,7 @@ import traceback
 
 import yaml
 
+from .configs import parse_yaml
 from .errors import UserError, one_line, printable
 from .framework import import_mxnet
 from .interrupt import STATUS, Stopped
@@ -74,7 +75,7 @@ def parse_options(texts):
         if key == "name":
             raise UserError(f"--option {text!r}: the network already has a name")
         try:
-            options[key] = yaml.safe_load(value)
-        except (yaml.YAMLError, ValueError):  # ValueError: from a date such as 2020-13-45
+            options[key] = parse_yaml(value)
+        except (yaml.YAMLError, ValueError, RecursionError):  # ValueError: such as 2020-13-45
             raise UserError(f"--option {text!r}: the value is not YAML") from None
     return options

@@ -15,6 +15,8 @@ from omegaconf.errors import (
 
 from .errors import UserError, one_line, suggest
 
+MOST_VALUES = 100_000  # of a YAML file
+
 
 class Section:
     """A dataclass of settings, some of them sections themselves.
@@ -50,6 +52,30 @@ def require(prefix, *rules):
             raise UserError(f"{prefix}{key} {rule}")
 
 
+def parse_yaml(text):
+    """The value of a YAML text; one that its aliases blow up is refused.
+
+    Raises
+    ------
+    yaml.YAMLError, ValueError, RecursionError
+        It is not YAML, or would have more than 100,000 values.
+    """
+    node = yaml.compose(text, yaml.SafeLoader)
+    if node is not None and _count(node, {}) > MOST_VALUES:
+        raise ValueError(f"its aliases make more than {MOST_VALUES:,} values of it")
+    return yaml.safe_load(text)
+
+
+def _count(node, known):
+    """How many values a YAML node has, once its aliases are written out."""
+    if id(node) not in known:
+        known[id(node)] = math.inf  # until it is counted: an alias of itself
+        parts = [] if isinstance(node, yaml.ScalarNode) else node.value
+        flat = [each for part in parts for each in (part if isinstance(part, tuple) else (part,))]
+        known[id(node)] = 1 + sum(_count(each, known) for each in flat)
+    return known[id(node)]
+
+
 def read_yaml(path):
     """Read a YAML file that holds a mapping.
 
@@ -60,7 +86,7 @@ def read_yaml(path):
     """
     path = pathlib.Path(path)
     try:
-        values = yaml.safe_load(path.read_text())
+        values = parse_yaml(path.read_text())
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read the config {path}: {error}") from None
     except (ValueError, RecursionError) as error:  # such as the date 2020-13-45
@@ -100,6 +126,8 @@ def build(schema, values, overrides=(), where="config"):
                 f"{override!r} is not an override: write key=value, such as optimizer.lr=0.1"
             )
     try:
+        for override in overrides:
+            parse_yaml(override.partition("=")[2])
         given = OmegaConf.merge(OmegaConf.create(values), OmegaConf.from_dotlist(list(overrides)))
         for section in dataclasses.fields(schema):
             kind = section.default_factory

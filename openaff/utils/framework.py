@@ -9,6 +9,7 @@ import re
 import sys
 
 from . import cuda
+from .errors import UserError, positive_int
 
 
 class FrameworkError(ImportError):
@@ -37,6 +38,24 @@ def physical_cores():
     except (OSError, ValueError):  # no such file, or "max"
         return len(cores)
     return max(1, min(len(cores), quota // period))
+
+
+def most_processes():
+    """More processes than these are a mistake on this machine."""
+    return max(64, 4 * len(usable_processors()))
+
+
+def check_processes(name, value):
+    """Refuse a number of processes, called ``name``, that is not from 1 to what is sensible here.
+
+    Raises
+    ------
+    UserError
+        It is another.
+    """
+    if positive_int(name, value) > most_processes():
+        raise UserError(f"{name} {value}: at most {most_processes()} on this machine")
+    return value
 
 
 ASKED_THREADS = os.environ.get("OMP_NUM_THREADS")  # set by the user

@@ -1043,9 +1043,10 @@ def load(path):
     Raises
     ------
     ValueError
-        No such file, several of them, or a file that does not say which network it is of.
+        No such file, several of them, or a file that is damaged or does not say which network it is
+        of.
     """
-    from safetensors import safe_open
+    from safetensors import SafetensorError, safe_open
 
     path = pathlib.Path(path)
     if path.is_dir():
@@ -1053,15 +1054,23 @@ def load(path):
         if len(files) != 1:
             raise ValueError(f"{path} holds {len(files)} .safetensors files: name one file")
         path = files[0]
-    if not path.exists():
+    if not path.is_file():
         raise ValueError(f"there is no file {path}")
-    with safe_open(str(path), framework="pt") as file:
-        facts = json.loads((file.metadata() or {}).get("openaff", "null"))
-        state = {key: file.get_tensor(key) for key in file.keys()}
-    if facts is None:
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            facts = json.loads((file.metadata() or {}).get("openaff", "null"))
+            state = {key: file.get_tensor(key) for key in file.keys()}
+    except (SafetensorError, OSError, ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is damaged: {error}") from None
+    known = isinstance(facts, dict) and isinstance(facts.get("model"), str)
+    if not known or not isinstance(facts.get("options"), dict):
         raise ValueError(
             f"{path} does not say which network it is of: use create(NAME) and load_state_dict"
         )
-    net = create(facts["model"], **facts["options"])
-    net.load_state_dict(state)
+    try:
+        net = create(facts["model"], **facts["options"])
+        net.load_state_dict(state)
+    except (TypeError, ValueError, RuntimeError, ArithmeticError) as error:
+        lines = str(error).strip().splitlines()
+        raise ValueError(f"{path} does not fit {facts['model']}: {lines[-1].strip()}") from None
     return net.eval()

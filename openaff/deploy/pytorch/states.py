@@ -1,7 +1,6 @@
 """From PyTorch to Gluon: weights of the networks, and of the ported blocks, come home."""
 
 import inspect
-import json
 import pathlib
 import pickle
 
@@ -13,11 +12,13 @@ from ...models import create_model
 from ...models.pretrained import differences
 from ...utils.errors import UserError, one_line
 from ...utils.files import refuse_special
+from ...utils.json_files import parse_json
 from .weights import COUNTER, import_torch, torch_name
 
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net")  # keys that hold the state itself
 PREFIXES = ("module.", "_orig_mod.")  # of DataParallel and of torch.compile
 BLOCKS = {"MSCAM": MSCAM, "MS_CAM": MSCAM, "iAFF": FUSIONS["IAFF"]}  # beside the fusions' names
+FACTS = {"model?": str, "options?": {str: object}}  # what a file may say of its network
 SAFE_LOAD = (2, 6)  # before it, weights_only could be made to run code (CVE-2025-32434)
 
 
@@ -75,7 +76,7 @@ def _read_safetensors(path):
 
     try:
         with safe_open(str(path), framework="pt") as file:
-            facts = json.loads((file.metadata() or {}).get("openaff", "{}"))
+            facts = parse_json((file.metadata() or {}).get("openaff", "{}"), FACTS)
             return {name: file.get_tensor(name) for name in file.keys()}, facts
     except (SafetensorError, OSError, ValueError) as error:
         raise UserError(f"{path} is damaged or no safetensors file: {one_line(error)}") from None
@@ -140,7 +141,7 @@ def import_state(path, model=None, options=None, shared_global=False):
         if model is None:
             raise UserError(f"{path} does not say which network it is of: name it, --model")
     if model == facts.get("model"):
-        options = {**facts["options"], **options}
+        options = {**facts.get("options", {}), **options}
     net = _build(path, model, options, state)
     expected = {torch_name(name): each for name, each in net._collect_params_with_prefix().items()}
     if shared_global:
@@ -168,7 +169,9 @@ def _build(path, model, options, state):
             )
         try:
             return block(**options)
-        except TypeError as error:
+        except UserError:
+            raise
+        except (TypeError, ValueError, ArithmeticError) as error:
             raise UserError(f"{model}: {one_line(error)}") from None
     outputs = (state[name] for name in ("output.bias", "fc.bias") if name in state)
     options.setdefault("num_classes", next((len(bias) for bias in outputs), None))

@@ -145,11 +145,20 @@ def export_pytorch(net, folder, model, options, input_shape):
 
 
 def runner(path):
-    """The network of a ``.safetensors`` file, as a function from NDArray to NDArray."""
+    """The network of a ``.safetensors`` file, as a function from NDArray to NDArray.
+
+    Raises
+    ------
+    UserError
+        PyTorch is missing, or the file is missing, damaged or of another network.
+    """
     torch = import_torch()
     from .network import load
 
-    net = load(path)
+    try:
+        net = load(path)
+    except ValueError as error:
+        raise UserError(one_line(error)) from None
 
     def run(images):
         with torch.no_grad():
