@@ -12,6 +12,7 @@ from openaff.data import DataConfig, load_dataset, packing
 from openaff.deploy import export
 from openaff.deploy.predict import Predictor
 from openaff.deploy.subject import export_subject, run_subject
+from openaff.utils.descriptions import EXPORT
 from openaff.utils.errors import printable
 from openaff.utils.files import sha256
 from openaff.utils.labels import LABELS, check_names, read_labels, write_labels
@@ -77,9 +78,9 @@ def test_wrong_labels_are_refused_wherever_they_are_read(digits_run, exported, t
     wrong = "".join(name + "\n" for name in damage([str(digit) for digit in range(10)]))
     for each in (run, folder):
         (each / LABELS).write_text(wrong)
-    description = json.loads((folder / export.DESCRIPTION).read_text())
+    description = json.loads((folder / EXPORT).read_text())
     description["files"][LABELS] = sha256(folder / LABELS)  # as if it had been exported so
-    (folder / export.DESCRIPTION).write_text(json.dumps(description))
+    (folder / EXPORT).write_text(json.dumps(description))
     for read in (
         lambda: run_subject(run),
         lambda: Predictor(folder),
