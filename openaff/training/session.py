@@ -63,14 +63,15 @@ def train(config, out, devices, engine=_mxnet):
     config.check()
     refuse_existing(out)  # before the data set is read
     session = _Session(config, devices, engine)
-    session.workers.any(False)  # all have looked
-    with Run.new(
-        out, to_yaml(config), session.task, session.workers.rank == 0, config.imports
-    ) as session.run:
-        session.save()  # so that a crash in the first epoch can be resumed, too
-    if session.start and session.workers.rank == 0:
-        print(f"start from {describe_start(session.start)}", flush=True)
-    return session.fit()
+    with StopRequest() as stop:  # before anyone can see the folder, and stop the run
+        session.workers.any(False)  # all have looked
+        with Run.new(
+            out, to_yaml(config), session.task, session.workers.rank == 0, config.imports
+        ) as session.run:
+            session.save()  # so that a crash in the first epoch can be resumed, too
+        if session.start and session.workers.rank == 0:
+            print(f"start from {describe_start(session.start)}", flush=True)
+        return session.fit(stop)
 
 
 def resume(folder, devices, checkpoint=LAST, engine=_mxnet, overrides=()):
@@ -109,7 +110,8 @@ def resume(folder, devices, checkpoint=LAST, engine=_mxnet, overrides=()):
     if changed:
         session.run.change(to_yaml(config))
         session.save()  # a checkpoint holds its configuration
-    return session.fit()
+    with StopRequest() as stop:
+        return session.fit(stop)
 
 
 class _Session:
@@ -172,26 +174,25 @@ class _Session:
         }
         return Distillation(self.task.loss, teacher, **given)
 
-    def fit(self):
+    def fit(self, stop):
         first = self.workers.rank == 0
         if self.config.data.batch_size == 1 and first:
             print(
                 "warning: with batch size 1 per device, the batch norm of a global context outputs "
                 "a constant (beta)"
             )
-        with StopRequest() as stop:
-            while self.epoch <= self.config.epochs:
-                self._train_epoch(stop)
-                # Before the evaluation, which may take long, or fail on an unreadable image.
-                self.save()
-                self._stop_if_asked(stop)
-                row = self._evaluate()
-                self.run.log(row)
-                if first:
-                    print(self._line(row), flush=True)
-                if self._best() is row:
-                    self.run.save("best", self.net)
-                self._begin(self.epoch + 1)
+        while self.epoch <= self.config.epochs:
+            self._train_epoch(stop)
+            # Before the evaluation, which may take long, or fail on an unreadable image.
+            self.save()
+            self._stop_if_asked(stop)
+            row = self._evaluate()
+            self.run.log(row)
+            if first:
+                print(self._line(row), flush=True)
+            if self._best() is row:
+                self.run.save("best", self.net)
+            self._begin(self.epoch + 1)
         self.run.save("last", self.net)
         return self.run.finish(self._result(), self.dataset.class_names)
 
