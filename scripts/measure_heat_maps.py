@@ -1,14 +1,14 @@
 #!/usr/bin/env python
 """Measure whether networks look at objects, over a test split, and by fusion.
 
-    python scripts/measure_heat_maps.py runs/scenes/* --out results/heat_maps/scenes.json
+    python scripts/measure_heat_maps.py runs/scenes/* --out measurements/heat_maps/scenes.json
     python scripts/measure_heat_maps.py runs/add8 runs/aff8 --data DIR --out cifar100.json
     python scripts/measure_heat_maps.py --page docs/heat_maps.md
 
 Runs of one data set, with any number of seeds of each fusion.  Of networks for segmentation: the
 share of the heat map's energy that lies inside the object, by the object's size.  Of classifiers:
 how the probability of the true class falls as the marked pixels go, and rises as they alone stay.
---page writes the tables of results/heat_maps into a page.
+--page writes the tables of measurements/heat_maps into a page.
 """
 
 import json
@@ -36,7 +36,7 @@ from openaff.utils.errors import UserError, positive_int
 from openaff.utils.files import write_json, write_text
 from openaff.utils.provenance import provenance
 
-RESULTS = pathlib.Path(__file__).resolve().parent.parent / "results" / "heat_maps"
+RESULTS = pathlib.Path(__file__).resolve().parent.parent / "measurements" / "heat_maps"
 SIZES = ("small", "middle", "large")  # thirds of all objects
 BASELINE = "add"
 
@@ -163,6 +163,13 @@ def measure(args):
     }
 
 
+def percent(value, spread, sign=""):
+    """``value ± spread`` in percent, as far as they are known."""
+    if value is None:
+        return ""
+    return f"{100 * value:{sign}.1f}" + ("" if spread is None else f" ± {100 * spread:.1f}")
+
+
 def table(result):
     """The figures in Markdown: mean ± deviation over seeds (difference to the plain sum)."""
     (first, *_) = result["rows"]
@@ -184,15 +191,9 @@ def table(result):
             empty = row["energy"]["without"]
             cell += [f"{100 * empty:.1f}" if empty else ""]
         for name in names:
-            figure = row[name]
-            spread = "" if figure["std"] is None else f" ± {figure['std']:.1%}"
-            cell.append(f"{figure['mean']:.1%}{spread}".replace("%", ""))
-            other = row["fusion"] != BASELINE
-            cell.append(
-                f"{100 * figure['difference']:+.1f} ± {100 * figure['interval']:.1f}"
-                if other
-                else ""
-            )
+            figure, other = row[name], row["fusion"] != BASELINE
+            cell.append(percent(figure["mean"], figure["std"]))
+            cell.append(percent(figure["difference"], figure["interval"], "+") if other else "")
         cells.append(cell)
     return "\n".join(markdown(columns, cells))
 
@@ -210,7 +211,7 @@ def main():
     args = parse_args()
     if args.page:
         if args.runs or args.out:
-            raise UserError("--page stands alone: it writes what results/heat_maps holds")
+            raise UserError("--page stands alone: it writes what measurements/heat_maps holds")
         write_page(args.page)
         print("written", args.page)
         return

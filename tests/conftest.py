@@ -14,6 +14,12 @@ from openaff.utils.devices import parse_devices
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 
+def pytest_configure(config):
+    """Files in the order of their names: those with few slow tests would else come last, alone."""
+    if hasattr(config.option, "loadscopereorder"):  # of pytest-xdist from 3.7 on
+        config.option.loadscopereorder = False
+
+
 @pytest.fixture(scope="session")
 def root():
     """The source tree."""

@@ -92,10 +92,10 @@ def atomic_folder(path):
     except BaseException as error:
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)
+        better = _named(error, temporary, path)
         for each in new:
             with contextlib.suppress(OSError):  # it is not empty
                 each.rmdir()
-        better = _named(error, temporary, path)
         if better:
             raise better from error
         raise

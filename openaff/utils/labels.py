@@ -4,7 +4,6 @@ import pathlib
 
 from .errors import UserError
 from .files import refuse_special, write_text
-from .params import Damaged, check_digest
 
 LABELS = "labels.txt"
 
@@ -65,6 +64,8 @@ def read_labels(folder, count=None):
         The file cannot be read, has another number of names, was changed after the run or export,
         or see :func:`check_names`.
     """
+    from .params import Damaged, check_digest  # imports mxnet, and data sets work without it
+
     path = pathlib.Path(folder) / LABELS
     refuse_special(path)
     try:

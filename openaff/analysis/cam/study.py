@@ -130,20 +130,23 @@ def summarise(name, runs: List[Figures], baseline: List[Figures], chosen):
     dict
         ``mean``; ``std`` over seeds (None of one seed); ``difference`` to the baseline, paired by
         object and averaged over seeds, and half the width of its 95% interval over objects;
-        ``without``: the share of objects and seeds that are left out.
+        ``without``: the share of objects and seeds that are left out.  All but it are None where
+        there is nothing to compare.
     """
     means = [run.mean(name, chosen) for run in runs]
+    means = [mean for mean in means if math.isfinite(mean)]
     ours, theirs = ([run.values[name][chosen] for run in group] for group in (runs, baseline))
     known = np.isfinite(ours).any(axis=0) & np.isfinite(theirs).any(axis=0)
+    without = float(np.mean(~np.isfinite(ours)))
     if not known.any():
-        raise UserError(f"no map of these objects has anything to show: {name} cannot be measured")
+        return {**dict.fromkeys(("mean", "std", "difference", "interval")), "without": without}
     differences = np.nanmean(np.array(ours)[:, known], axis=0)
     differences -= np.nanmean(np.array(theirs)[:, known], axis=0)
-    spread = differences.std(ddof=1) if len(differences) > 1 else float("nan")
+    count = len(differences)
     return {
         "mean": statistics.fmean(means),
         "std": statistics.stdev(means) if len(means) > 1 else None,
         "difference": float(differences.mean()),
-        "interval": float(1.96 * spread / math.sqrt(len(differences))),
-        "without": float(np.mean(~np.isfinite(ours))),
+        "interval": float(1.96 * differences.std(ddof=1) / math.sqrt(count)) if count > 1 else None,
+        "without": without,
     }
