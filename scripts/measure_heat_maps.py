@@ -15,6 +15,7 @@ import json
 import pathlib
 from functools import partial
 
+import mxnet as mx
 import numpy as np
 
 from openaff.analysis.cam import METHODS
@@ -132,8 +133,6 @@ def measure_fall_and_rise(by_fusion, method, dataset, count):
 
 
 def predictions(net, images, batch_size=100):
-    import mxnet as mx
-
     steps = range(0, len(images), batch_size)
     batches = (mx.nd.array(images[start : start + batch_size]) for start in steps)
     return np.concatenate([net(batch).argmax(axis=1).asnumpy().astype(int) for batch in batches])

@@ -12,7 +12,7 @@ import time
 
 from tqdm import tqdm
 
-from .judge import LINE, NOTHING, ROOT, WANTING
+from .judge import NOTHING, ROOT, WANTING
 from .workspace import DIGITS, SCENES
 
 TWO = ["epochs=2", "schedule.warmup=0"]
@@ -57,7 +57,6 @@ def campaign(folder, count, seed, tally):
         elif _alive(out):
             verdict, why = WANTING, "processes go on"
         tally.add(f"kill, {name}", f"{number}", verdict, why)
-    assert LINE  # a kill has no line: it is healed or wanting
 
 
 def _start(name, out, kill_after):

@@ -1,6 +1,7 @@
 """What the campaign damages: a folder with one small file of every kind that openaff reads."""
 
 import json
+import os
 import shutil
 
 import numpy as np
@@ -108,8 +109,6 @@ def make(folder):
 
 def _write_pickle(folder):
     """``state.pth``, in a fork, so that this process never starts PyTorch's threads."""
-    import os
-
     child = os.fork()
     if not child:
         import torch

@@ -53,7 +53,7 @@ def default_layer(net, images):
     UserError
         The network has no such block, or the map is made between blocks.
     """
-    if getattr(net, "task", None) == "segmentation" or hasattr(net, "top_down"):
+    if hasattr(net, "top_down"):
         return find_layer(net, net.feature_info[0].name)
     named, made, last = named_blocks(net), [], None
     if not named:

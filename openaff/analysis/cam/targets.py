@@ -1,5 +1,6 @@
 """What a map explains: a number that is computed from a network's output for one image."""
 
+import mxnet as mx
 import numpy as np
 
 from ...utils.errors import UserError
@@ -91,6 +92,4 @@ def _check(output, category, dimensions, words):
 
 def _like(values, array):
     """``values`` as an NDArray of the other one's kind."""
-    import mxnet as mx
-
     return mx.nd.array(values, ctx=array.context, dtype=array.dtype)
