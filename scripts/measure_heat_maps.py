@@ -11,7 +11,6 @@ how the probability of the true class falls as the marked pixels go, and rises a
 --page writes the tables of measurements/heat_maps into a page.
 """
 
-import json
 import pathlib
 from functools import partial
 
@@ -35,6 +34,7 @@ from openaff.utils import cli
 from openaff.utils.arguments import Parser
 from openaff.utils.errors import UserError, positive_int
 from openaff.utils.files import write_json, write_text
+from openaff.utils.json_files import read_json
 from openaff.utils.provenance import provenance
 
 RESULTS = pathlib.Path(__file__).resolve().parent.parent / "measurements" / "heat_maps"
@@ -201,7 +201,7 @@ def write_page(path):
     """Put the tables of all committed results between their marks in a page."""
     text = pathlib.Path(path).read_text(encoding="utf-8")
     for file in sorted(RESULTS.glob("*.json")):
-        name, block = file.stem, table(json.loads(file.read_text()))
+        name, block = file.stem, table(read_json(file))
         text = between(text, f"<!-- {name}: written by --page -->", f"<!-- /{name} -->", block)
     write_text(path, text)
 

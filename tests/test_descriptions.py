@@ -35,7 +35,7 @@ RESULT = {
     "best_epoch": 1,
     "best_selection": "x",
 }
-EXPORT = {**NETWORK, "format": EXPORT_FORMAT, "files": {}}
+EXPORT = {**NETWORK, "format": EXPORT_FORMAT, "output": {"classes": 10}, "files": {}}
 WRONG = [
     ("[" * 100000, "nested too deeply"),
     ("{", "not JSON"),
@@ -82,6 +82,8 @@ def test_a_damaged_result(tmp_path, wrong, message):
         ({"crop_ratio": 0}, "crop_ratio must be in"),
         ({"short_side": -1}, "short_side must be a number of pixels"),
         ({"dataset": 3}, "dataset must be null or a string"),
+        ({"output": "logits"}, "output must be a mapping"),
+        ({"output": {"classes": "10"}}, "output.classes must be an integer"),
         ({"files": {"../a": "x"}}, "no name of a file"),
     ],
 )

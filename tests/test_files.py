@@ -1,5 +1,8 @@
 import errno
 import os
+import shutil
+import subprocess
+import sys
 
 import mxnet as mx
 import numpy as np
@@ -87,6 +90,26 @@ def test_of_two_at_once_the_slower_one_is_told_the_folder(tmp_path):
             with atomic_folder(out) as fast:
                 (fast / "theirs").touch()
     assert list(tmp_path.iterdir()) == [out] and [path.name for path in out.iterdir()] == ["theirs"]
+
+
+def test_what_a_killed_process_left_is_swept_and_what_a_living_one_writes_is_not(tmp_path):
+    code = (
+        "import os, signal, sys; from openaff.utils.files import atomic_folder\n"
+        "with atomic_folder(sys.argv[1]) as folder:\n"
+        "    (folder / 'file').write_text('half')\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    out = tmp_path / "out[1]"
+    subprocess.run([sys.executable, "-c", code, str(out)])
+    (left,) = tmp_path.iterdir()
+    with atomic_folder(out) as ours:
+        assert not left.exists()
+        with atomic_folder(tmp_path / "other"), pytest.raises(UserError, match="exists"):
+            with atomic_folder(out):
+                assert ours.exists()
+                (out / "theirs").mkdir(parents=True)
+        shutil.rmtree(out)
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["other", "out[1]"]
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "uint8", "int8", "int32"])

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 
 import mxnet as mx
 import numpy as np
@@ -167,6 +168,19 @@ def run(ended, tmp_path, monkeypatch):
     """A finished run's folder."""
     monkeypatch.setattr(session, "load_dataset", few_digits)
     return pathlib.Path(shutil.copytree(ended, tmp_path / "run"))
+
+
+def test_a_checkpoint_whose_rows_lack_a_figure(run):
+    """Its CRC is right, as of a run by an edition that measured something else."""
+    with zipfile.ZipFile(run / LAST) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    state = json.loads(members["state.json"])
+    del state["rows"][0]["test_accuracy"]
+    with zipfile.ZipFile(run / LAST, "w") as archive:
+        for name, content in {**members, "state.json": json.dumps(state)}.items():
+            archive.writestr(name, content)
+    with pytest.raises(UserError, match=rf"{LAST} is damaged .*it has no rows\[0\].test_accuracy"):
+        resume(run, parse_devices("cpu"), overrides=["epochs=3"])
 
 
 def test_a_finished_run_trains_longer(root, run, tmp_path, monkeypatch, capsys):

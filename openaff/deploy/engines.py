@@ -85,7 +85,7 @@ class Engine:
             self.precision = "f32"
             self._run = runner(path)
         elif name.startswith("onnxruntime"):
-            self.precision = "f16" if description["onnx_dtype"] == "float16" else "f32"
+            self.precision = "f16" if description.get("onnx_dtype") == "float16" else "f32"
             self._run = onnx_model.network(path)
         else:
             run = openvino_model.OpenVINO(path, precision or "f32")

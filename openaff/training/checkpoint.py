@@ -89,7 +89,8 @@ def save_checkpoint(folder, engine, state):
 def load_checkpoint(path, engine, workers=1, check=None):
     """Put a checkpoint's parameters and optimiser states into place; returns its state.
 
-    ``check(state)`` may refuse it before anything is put into place.
+    ``check(state)`` may refuse it before anything is put into place, also by a
+    :class:`~openaff.utils.json_files.WrongJSON`.
 
     Raises
     ------
@@ -135,7 +136,10 @@ def load_checkpoint(path, engine, workers=1, check=None):
                     "as many"
                 )
         if check:
-            check(state)
+            try:
+                check(state)
+            except WrongJSON as error:
+                raise _damaged(path, f"state.json: {error}") from None
         try:
             load_parameters(engine.net, parts / "net.params")
         except UserError as error:

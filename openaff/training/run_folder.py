@@ -2,7 +2,6 @@
 
 import contextlib
 import csv
-import glob
 import json
 import pathlib
 import shutil
@@ -15,7 +14,6 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 from ..utils.arrays import parameters, save_arrays
 from ..utils.errors import UserError
 from ..utils.files import (
-    TEMPORARY,
     atomic,
     atomic_folder,
     lock,
@@ -86,7 +84,6 @@ class Run:
         if not writes:
             yield run
             return
-        _sweep_beginnings(run.path)
         with atomic_folder(path) as run.path:
             run._lock()
             write_text(run.path / "config.yaml", config_yaml)
@@ -207,15 +204,6 @@ class Run:
         self._events.close()
         self.release()
         return result
-
-
-def _sweep_beginnings(path):
-    """Remove the folders of runs of this name that were killed before their first checkpoint."""
-    for each in path.parent.glob(f"{TEMPORARY}*-{glob.escape(path.name)}/{Run.LOCK}"):
-        handle, ours = lock(each)
-        with handle:
-            if ours:
-                shutil.rmtree(each.parent, ignore_errors=True)
 
 
 def refuse_existing(path):

@@ -21,6 +21,7 @@ from ..models.pretrained import PUBLISHED
 from ..tasks import NonFiniteLoss, load_task
 from ..utils.errors import UserError
 from ..utils.interrupt import Stopped, StopRequest
+from ..utils.json_files import check_kind
 from .checkpoint import LAST, load_checkpoint
 from .config import changed_config, refuse_differences, to_yaml
 from .distillation import Distillation, load_teacher
@@ -254,7 +255,7 @@ class _Session:
             ).values(self.workers.sum)
         except NonFiniteLoss:
             raise self._not_finite() from None
-        figures = ["loss", *(metric.key for metric in self.task.metrics)]
+        figures = self._figures()
         return {
             "epoch": self.epoch,
             "lr": self.schedule(self.engine.step - 1),
@@ -264,6 +265,10 @@ class _Session:
             "waited_for_data": self.waited / self.seconds,
             "evaluation_seconds": time.perf_counter() - start,
         }
+
+    def _figures(self):
+        """What is measured in an epoch, on either split."""
+        return ["loss", *(metric.key for metric in self.task.metrics)]
 
     def _line(self, row):
         epochs = self.config.epochs - self.epoch
@@ -316,6 +321,8 @@ class _Session:
                 raise UserError(
                     f"epochs={self.config.epochs} is too few: the run is in epoch {state['epoch']}"
                 )
+            columns = [f"{part}_{key}" for part in ("train", "test") for key in self._figures()]
+            check_kind(state["rows"], [dict.fromkeys(columns, float)], "rows")
 
         state = load_checkpoint(path, self.engine, self.workers.count, check)
         self.engine.restore(state)

@@ -37,6 +37,7 @@ _EXPORT = {
     "short_side?": (None, int),
     "score?": (None, {str: object}),
     "loss?": (None, {str: object}),
+    "output": {"classes": int},
     "onnx_dtype?": (None, str),
     "files": {str: str},
 }

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import fcntl
+import glob
 import hashlib
 import json
 import os
@@ -63,7 +64,8 @@ def atomic(path):
 def atomic_folder(path):
     """Yield a temporary folder beside ``path``, which becomes it if the block succeeds.
 
-    Folders above are made, and removed if the block fails.
+    Folders above are made, and removed if the block fails.  What a killed process left of the same
+    folder is removed first.
 
     Raises
     ------
@@ -72,15 +74,14 @@ def atomic_folder(path):
     OSError
         A file cannot be written; it names its place below ``path``.
     """
-    path, temporary = pathlib.Path(path), None
+    path, temporary, held = pathlib.Path(path), None, None
     if path.exists():
         raise _exists(path)
     new = [each for each in path.parents if not each.exists()]  # the deepest first
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = pathlib.Path(
-            tempfile.mkdtemp(dir=path.parent, prefix=TEMPORARY, suffix=f"-{path.name}")
-        )
+        _sweep_killed(path)
+        temporary, held = _locked_folder(path)
         yield temporary
         os.chmod(temporary, 0o777 & ~_umask())  # instead of mkdtemp's 0700
         try:
@@ -99,6 +100,31 @@ def atomic_folder(path):
         if better:
             raise better from error
         raise
+    finally:
+        if held is not None:
+            os.close(held)
+
+
+def _locked_folder(path):
+    """A new temporary folder for ``path``, and the handle that locks it."""
+    while True:
+        name = tempfile.mkdtemp(dir=path.parent, prefix=TEMPORARY, suffix=f"-{path.name}")
+        handle = os.open(name, os.O_RDONLY)
+        if _lock(handle) is not False and os.path.exists(name):
+            return pathlib.Path(name), handle
+        os.close(handle)  # somebody swept it before it was locked
+
+
+def _sweep_killed(path):
+    """Remove the temporary folders of ``path`` that no living process has locked."""
+    for each in path.parent.glob(f"{TEMPORARY}*-{glob.escape(path.name)}"):
+        with contextlib.suppress(OSError):  # such as one that somebody else removes
+            handle = os.open(each, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                if _lock(handle):
+                    shutil.rmtree(each)
+            finally:
+                os.close(handle)
 
 
 def _exists(path):
@@ -149,11 +175,16 @@ def lock(path):
         Whether we have the lock.  None: the file system has no locks.
     """
     handle = open(path, "w")
+    return handle, _lock(handle, fcntl.lockf)
+
+
+def _lock(handle, function=fcntl.flock):
+    """As the second value of :func:`lock`; ``flock`` locks folders, ``lockf`` works over NFS."""
     try:
-        fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        function(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
-        return handle, False if error.errno in (errno.EACCES, errno.EAGAIN) else None
-    return handle, True
+        return False if error.errno in (errno.EACCES, errno.EAGAIN) else None
+    return True
 
 
 def sweep(folder):

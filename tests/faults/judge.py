@@ -44,7 +44,7 @@ class Ended:
         return None
 
 
-def run(words, folder, seconds=120, before=None):
+def run(words, folder, seconds=600, before=None):
     """Run a script of ours, or ``-m`` a module, in a fork of this process; :class:`Ended`.
 
     Everything is imported once, in the parent, which runs no operator of MXNet.
