@@ -1,5 +1,6 @@
 """The documentation builds as a site."""
 
+import os
 import re
 import subprocess
 import sys
@@ -16,8 +17,9 @@ def test_it_builds_without_warnings_and_with_every_page(root, tmp_path):
         cwd=root,
         capture_output=True,
         text=True,
+        env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},  # an advertisement
     )
-    assert built.returncode == 0 and "WARNING" not in built.stderr, built.stderr
+    assert (built.returncode, built.stderr) == (0, "")
     pages = {page.stem for page in (root / "docs").glob("*.md")} - {"index"}
     assert {page.parent.name for page in (tmp_path / "site").glob("*/index.html")} == pages
     reference = (tmp_path / "site/reference/index.html").read_text()
