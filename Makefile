@@ -14,7 +14,7 @@ STAMP := $(VENV)/installed-$(MXNET)-$(subst /,_,$(PYTHON))
 SPACE := $(subst ,, )
 INSTALLED := $(STAMP)$(if $(EXTRAS),-$(subst /,_,$(subst =,,$(subst $(SPACE),_,$(EXTRAS)))))
 
-.PHONY: demo test test-long test-faults test-gpu-wheels lint clean
+.PHONY: demo docs test test-long test-faults test-gpu-wheels lint clean
 
 demo: $(STAMP)
 	$(BIN)/python scripts/demo.py
@@ -38,12 +38,18 @@ test-gpu-wheels:
 	  -e '.[$(GPU_MXNET)]' pyelftools
 	$(VENV)-$(GPU_MXNET)/bin/python tests/gpu_wheels.py
 
+# The documentation as a site, in site/.
+docs: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	@echo "written site/index.html; to look at it: $(BIN)/mkdocs serve"
+
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
 clean:
-	rm -rf $(VENV) $(VENV)-cu* build dist *.egg-info .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(VENV)-cu* build dist site *.egg-info .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The stamp is written last: an interrupted installation is done again.  PYTHON may be the link in

@@ -65,6 +65,8 @@ setup(
         "coco": ["pycocotools>=2.0.6"],
         # The embedded digits.
         "demo": ["scikit-learn"],
+        # The site of make docs; Material is in version 9 since 2022, and 10 may change its options.
+        "docs": ["mkdocs-material>=9.5,<10", "mkdocstrings-python>=1.10"],
         "dev": ["pytest", "pytest-xdist", "ruff"],
     },
 )
