@@ -5,7 +5,7 @@ import sys
 import mxnet as mx
 import numpy as np
 import pytest
-from helpers import filled, load_script, write_cifar100
+from helpers import filled, load_command, write_cifar100
 
 from openaff import UserError, create_model
 from openaff.data import DataConfig, Dataset, ImageSet, load_dataset
@@ -85,7 +85,7 @@ def test_devices_and_batches_do_not_matter():
 @pytest.fixture
 def evaluate(monkeypatch, capsys):
     """scripts/evaluate.py in this process: what ``main`` prints."""
-    script = load_script("evaluate.py")
+    script = load_command("evaluate")
 
     def call(*arguments):
         monkeypatch.setattr(sys, "argv", ["evaluate.py", *map(str, arguments)])

@@ -14,7 +14,7 @@ import time
 import mxnet as mx
 import numpy as np
 import pytest
-from helpers import load_script
+from helpers import load_command
 
 from openaff import UserError
 from openaff.data import load_dataset
@@ -49,7 +49,7 @@ def start(root, *arguments):
 
 
 def train(root, out):
-    config = root / "configs/digits/add_resnet8.yaml"
+    config = "digits/add_resnet8"
     return start(root, "--config", config, "--out", out, *OVERRIDES)
 
 
@@ -63,7 +63,7 @@ def finish(process):
 def whole(root, tmp_path_factory):
     """The run without interruption."""
     folder = tmp_path_factory.mktemp("whole") / "run"
-    config = load_config(root / "configs/digits/add_resnet8.yaml", OVERRIDES)
+    config = load_config("digits/add_resnet8", OVERRIDES)
     session.train(config, folder, parse_devices("cpu"))
     return folder
 
@@ -150,7 +150,7 @@ def few_digits(config):
 
 def short_run(root, folder, *overrides):
     """A new run of 3 steps an epoch."""
-    config = load_config(root / "configs/digits/add_resnet8.yaml", [*SHORT, *overrides])
+    config = load_config("digits/add_resnet8", [*SHORT, *overrides])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(session, "load_dataset", few_digits)
         session.train(config, folder, parse_devices("cpu"))
@@ -172,9 +172,8 @@ def run(ended, tmp_path, monkeypatch):
 def test_a_finished_run_trains_longer(root, run, tmp_path, monkeypatch, capsys):
     """And ends as a run of that length, where the rate of the first steps is the same."""
     folder, longer = run, short_run(root, tmp_path / "longer", "epochs=4")
-    script = load_script("train_cifar.py")
-    monkeypatch.setattr(sys, "argv", ["train_cifar.py", "--resume", str(folder), "epochs=4"])
-    script.main(script.__doc__)
+    monkeypatch.setattr(sys, "argv", ["openaff", "train", "--resume", str(folder), "epochs=4"])
+    load_command("train").main()
     assert "epoch 4/4" in capsys.readouterr().out
     assert_same_end(folder, longer)
     assert load_config(folder / "config.yaml").epochs == 4

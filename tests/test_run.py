@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 import pytest
-from helpers import load_script
+from helpers import load_command
 from PIL import Image
 from tensorboardX.proto.event_pb2 import Event
 
@@ -117,7 +117,7 @@ def test_metrics_in_both_forms(digits_run):
 
 def test_existing_folder_is_refused_and_left_alone(tmp_path, root):
     (tmp_path / "kept").write_text("mine")
-    config = load_config(root / "configs/digits/add_resnet8.yaml")
+    config = load_config("digits/add_resnet8")
     with pytest.raises(UserError, match="exists: take another --out"):
         train(config, tmp_path, parse_devices("cpu"))
     assert [path.name for path in tmp_path.iterdir()] == ["kept"]
@@ -175,9 +175,7 @@ def test_a_run_folder_appears_with_its_first_checkpoint_or_not_at_all(tmp_path):
 
 
 def test_nothing_is_written_when_the_configuration_cannot_run(tmp_path, root):
-    config = load_config(
-        root / "configs/cifar/aff_resnet8.yaml", [f"data.root={tmp_path / 'absent'}"]
-    )
+    config = load_config("cifar/aff_resnet8", [f"data.root={tmp_path / 'absent'}"])
     with pytest.raises(UserError, match="cifar100: nothing in"):
         train(config, tmp_path / "run", parse_devices("cpu"))
     assert list(tmp_path.iterdir()) == []
@@ -235,7 +233,7 @@ def test_a_folder_without_metrics(tmp_path):
 def test_a_run_is_drawn_against_a_csv(digits_run, tmp_path, monkeypatch, capsys):
     theirs = write_curve(tmp_path / "theirs.csv", "epoch,test_accuracy\n1,0.5\n2,0.9\n")
     picture = tmp_path / "curves.png"
-    script = load_script("plot_runs.py")
+    script = load_command("plot")
     (tmp_path / "lr=0.1").symlink_to(digits_run[0])
     command = ["plot_runs.py", "--out", str(picture), f"$ours={digits_run[0]}", str(theirs)]
     command.append(str(tmp_path / "lr=0.1"))

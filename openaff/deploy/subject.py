@@ -8,8 +8,7 @@ from ..data import DATASETS, DataConfig, load_dataset
 from ..models.pretrained import PUBLISHED, load_model, load_published
 from ..tasks import TASKS, check_network
 from ..utils.arguments import add_imports
-from ..utils.cli import parse_options
-from ..utils.configs import build, read_yaml
+from ..utils.configs import build, parse_options, read_yaml
 from ..utils.descriptions import read_result
 from ..utils.errors import UserError
 from ..utils.imports import import_modules

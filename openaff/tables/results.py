@@ -95,7 +95,7 @@ def starting_weights(catalog, row, folder):
     folder = pathlib.Path(folder).resolve()
     try:
         theirs = load_config(folder / "config.yaml")
-        expected = dataclasses.replace(row_config(catalog, earlier), seed=theirs.seed)
+        expected = dataclasses.replace(row_config(earlier), seed=theirs.seed)
         expected.start_from = theirs.start_from if earlier.start_from else None
         if not same_run(theirs, expected) or bool(theirs.start_from) != bool(earlier.start_from):
             raise UserError("it is of another configuration")
@@ -139,7 +139,7 @@ def _check(catalog, result):
     row, protocol = catalog.row(result["row"]), result["protocol_name"]
     if protocol not in PROTOCOLS:
         raise ValueError(f"there is no protocol {protocol!r}")
-    config = row_config(catalog, row, protocol)
+    config = row_config(row, protocol)
     labels = DATASETS[config.data.name].granularity(config.data.labels)
     expected = {"row": row.run, "model": row.model, "options": config.model.options}
     expected["dataset"] = config.data.name

@@ -101,6 +101,22 @@ def read_yaml(path):
     return values
 
 
+def parse_options(texts):
+    """A network's options from ``key=value`` strings, with values in YAML."""
+    options = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not (key and equals):
+            raise UserError(f"--option {text!r}: write key=value, such as width_multiplier=1")
+        if key == "name":
+            raise UserError(f"--option {text!r}: the network already has a name")
+        try:
+            options[key] = parse_yaml(value)
+        except (yaml.YAMLError, ValueError, RecursionError):  # ValueError: such as 2020-13-45
+            raise UserError(f"--option {text!r}: the value is not YAML") from None
+    return options
+
+
 def build(schema, values, overrides=(), where="config"):
     """Fill a ``schema``, a :class:`Section` class, from a mapping and overrides, without checks.
 

@@ -3,13 +3,13 @@
 import os
 import pathlib
 import platform
-import shlex
 import subprocess
-import sys
 from datetime import datetime, timezone
 
 import mxnet as mx
 import numpy as np
+
+from .program import command
 
 
 def environment():
@@ -39,7 +39,7 @@ def provenance():
         },
         "threads": _threads(),
         "commit": _commit(),
-        "command": shlex.join([pathlib.Path(sys.argv[0]).name] + sys.argv[1:]),
+        "command": command(),
         "date": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
     }
 
