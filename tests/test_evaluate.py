@@ -174,4 +174,7 @@ def test_json_is_all_that_stdout_holds(root, params):
     assert 0 <= result["accuracy"] <= result["top5"] <= 1
     assert (result["outputs"], result["classes"], result["images"]) == (100, 10, 360)
     assert result["model"] == "aff_cifar_resnet8" and result["params"] == str(params[1])
-    assert result["command"].startswith("evaluate.py --model") and result["versions"]["mxnet"]
+    assert (
+        result["command"].startswith("python scripts/evaluate.py --model")
+        and result["versions"]["mxnet"]
+    )

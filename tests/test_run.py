@@ -14,7 +14,8 @@ from openaff.data import DataConfig, load_dataset
 from openaff.tasks import load_task
 from openaff.training.config import load_config
 from openaff.training.curves import draw_curves, read_metrics
-from openaff.training.run_folder import Run, report
+from openaff.training.report import report
+from openaff.training.run_folder import Run
 from openaff.training.session import train
 from openaff.utils.devices import parse_devices
 from openaff.utils.files import TEMPORARY

@@ -131,13 +131,13 @@ def known_only(value):
 
 
 def one_line(result, info, task):
-    """A result in words: accuracy or, of photographs, error, as the tables print it."""
-    line = "{model} on {dataset} test, {labels}:".format(**result)
-    errors = info.task == "classification" and info.crop_ratio
+    """A result in words; of photographs also the error, which their tables print."""
+    line = "{model} on {dataset} {tested_on}, {labels}:".format(**result, tested_on=info.tested_on)
     for key, name in (("accuracy", "top-1"), ("top5", "top-5")):
         value = result.get(key)
         if value is not None:
-            line += f" {name} error {1 - value:.2%}," if errors else f" {name} {value:.2%},"
+            line += f" {name} {value:.2%}" + f" (error {1 - value:.2%})" * bool(info.crop_ratio)
+            line += ","
     for metric in task.metrics:
         if metric is not METRICS["accuracy"]:
             line += f" {metric.title} {metric.show(result[metric.key])},"

@@ -3,11 +3,12 @@
     openaff export --run runs/aff8 --out exports/aff8
     openaff export --run runs/aff8 --out exports/aff8 --format symbol,onnx,pytorch
     openaff export --published cifar100/AFF-ResNet-32/0.8357 --params FILE --out DIR
-    openaff export --model aff_cifar_resnet8 --params FILE --dataset cifar100 \\
-        --data DIR --out exports/aff8 --int8
+    openaff export --model aff_cifar_resnet8 --params FILE --dataset cifar100 --out exports/aff8
+    openaff export --model aff_resnet50 --params FILE --dataset images --names classes.txt --out DIR
 
 The export is compared with the network, and refused where it differs.  --int8 measures ranges on
-training images and, like --dtype float16, the accuracy on the test split.
+training images and, like --dtype float16, the accuracy on the test split; only they read the data
+set's files.
 """
 
 from ..data import load_dataset
@@ -16,6 +17,7 @@ from ..deploy.quantization import accuracies, calibration_batches
 from ..deploy.subject import (
     add_arguments,
     data_from_arguments,
+    names_are_in_files,
     subject_from_arguments,
 )
 from ..tasks import METRICS
@@ -67,7 +69,7 @@ def check_effects(args, smaller):
         positive_int("--images", args.images)
         if not args.int8:
             raise UserError("--images has no effect without --int8, which it calibrates")
-    if args.data and not smaller and not args.model:
+    if args.data and not smaller and not names_are_in_files(args):
         raise UserError("--data has no effect without --int8 or --dtype float16, which read images")
 
 

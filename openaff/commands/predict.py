@@ -13,7 +13,6 @@ import sys
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from ..data.image_folder import read_photo
 from ..data.preprocessing import image_files
@@ -24,6 +23,7 @@ from ..utils.arguments import Parser, add_imports
 from ..utils.errors import UserError, printable
 from ..utils.files import atomic_folder
 from ..utils.imports import import_modules
+from ..utils.progress import progress_bar
 
 
 def parse_args():
@@ -78,7 +78,7 @@ def predict(predictor, files, top, out):
     colours = class_colours(predictor.description["dataset"], len(predictor.labels))
     step = 1 if predictor.task.dense else predictor.batch_size
     rows = []
-    with tqdm(total=len(files), unit="image", leave=False, disable=None) as bar:
+    with progress_bar(total=len(files), unit="image") as bar:
         for start in range(0, len(files), step):
             part = files[start : start + step]
             for path, row in zip(part, predictor(part, top)):

@@ -15,10 +15,15 @@ from ..utils.arguments import Parser, add_imports
 from ..utils.configs import parse_options
 from ..utils.imports import import_modules
 
-COUNTS = ("parameters", "trainable_parameters", "multiply_adds", "activations")
+COUNTS = {  # what is counted -> its column
+    "trainable_parameters": "parameters",
+    "parameters": "with statistics",
+    "multiply_adds": "multiply-adds",
+    "activations": "activations",
+}
 NOTE = """
-All counts in millions. Parameters include running statistics. Multiply-adds and activations (sizes
-of the outputs) are those of convolutions and dense layers for one image: batch norms, activation
+Parameters are without and with running statistics. Multiply-adds and activations (sizes of the
+outputs) are those of convolutions and dense layers for one image: batch norms, activation
 functions, pooling and a fusion's element-wise arithmetic are not counted."""
 
 
@@ -39,11 +44,19 @@ def parse_input(text):
 
 
 def row(name, shape, cost):
-    return [name, "x".join(map(str, shape)), *(f"{cost[count] / 1e6:.2f}" for count in COUNTS)]
+    return [name, "x".join(map(str, shape)), *(short(cost[count]) for count in COUNTS)]
+
+
+def short(number):
+    """Four digits of it: 702, 84.07k, 7.904M, 1.132G."""
+    for unit, power in (("G", 9), ("M", 6), ("k", 3)):
+        if number >= 10**power:
+            return f"{number / 10**power:.4g}{unit}"
+    return str(number)
 
 
 def print_table(records):
-    rows = [["model", "input", *(count.replace("_", " ") for count in COUNTS)]]
+    rows = [["model", "input", *COUNTS.values()]]
     for record in records:
         rows.append(row(record["model"], record["input"], record))
         rows += [row("  " + stage, (), cost) for stage, cost in record.get("stages", {}).items()]

@@ -9,11 +9,11 @@ import shutil
 
 import numpy as np
 from PIL import Image, ImageOps
-from tqdm import tqdm
 
 from ..utils.errors import UserError, one_line, suggest
 from ..utils.files import atomic_folder, write_json, write_text
 from ..utils.json_files import read_json
+from ..utils.progress import progress_bar
 from ..utils.provenance import provenance
 from .image_folder import ORIENTATION, opened
 from .masks import CLASSES
@@ -70,7 +70,7 @@ def prepare(coco, categories, out):
         facts = {}
         for split, images in found.items():
             counts = np.zeros(256, int)
-            for image in tqdm(images, unit="img", desc=split, leave=False, disable=None):
+            for image in progress_bar(images, unit="img", desc=split):
                 counts += _write(coco / SPLITS[split], image, folder, decode)
             names = [pathlib.Path(image["file_name"]).stem for image in images]
             write_text(folder / f"{split}.txt", "\n".join(names) + "\n")

@@ -14,7 +14,7 @@ SPLIT_SEED = 0
     "digits",
     title="digits",
     task="classification",
-    labels=(Labels("classes", 10, "10 digits"),),
+    labels=(Labels("classes", 10, "10 digits", tuple("0123456789")),),
     image_shape=(3, 32, 32),
     settings=("crop_padding", "autoaugment", "mixup_alpha", "mixup_off_epochs"),
 )

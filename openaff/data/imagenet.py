@@ -20,6 +20,7 @@ PHOTOGRAPHS = {
     "mean": MEAN,
     "std": STD,
     "crop_ratio": CROP_RATIO,
+    "tested_on": SPLITS["val"],
     "settings": (
         "root",
         "image_size",

@@ -64,7 +64,10 @@ def load_masks(config):
 
 
 @register_dataset(
-    "stopsign", title="StopSign", labels=(Labels("classes", 2, "stop sign or not"),), **MASKS
+    "stopsign",
+    title="StopSign",
+    labels=(Labels("classes", 2, "stop sign or not", STOPSIGN),),
+    **MASKS,
 )
 def load_stopsign(config):
     """COCO's images with stop signs, as ``openaff prepare-coco`` writes them; see the paper."""

@@ -72,7 +72,9 @@ def _finished(run, catalog, row, protocol):
         result = {"row": row.run, "protocol_name": protocol, **result, "curve": curve}
         _check(catalog, result)
         # Paths of the machine that ran it say nothing to others.
-        result["command"] = shlex.join(map(_without_path, shlex.split(result["command"])))
+        for key in ("command", "begun_by"):
+            if key in result:
+                result[key] = shlex.join(map(_without_path, shlex.split(result[key])))
         return result
     except UNUSABLE as error:
         raise UserError(f"{run} is no finished run of {row.id}: {reason(error)}") from None

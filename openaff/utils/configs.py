@@ -194,6 +194,18 @@ def _unknown_key(schema, where, full_key):
         parent.append(part)
         known = fields[part].default_factory
     names = [".".join(parent + [name]) for name in fields]
+    elsewhere = [name for name in _names(schema) if name.split(".")[-1] == full_key.split(".")[-1]]
     return "{}: unknown key {!r}{} (known: {})".format(
-        where, full_key, suggest(full_key, names), ", ".join(names)
+        where, full_key, suggest(full_key, names, first=elsewhere), ", ".join(names)
     )
+
+
+def _names(schema, prefix=""):
+    """The full names of all settings, such as ``optimizer.lr``."""
+    names = []
+    for each in dataclasses.fields(schema):
+        if dataclasses.is_dataclass(each.default_factory):
+            names += _names(each.default_factory, f"{prefix}{each.name}.")
+        else:
+            names.append(prefix + each.name)
+    return names

@@ -19,7 +19,7 @@ def environment():
         "platform": platform.platform(),
         "mxnet": mx.__version__,
         "numpy": np.__version__,
-        "processor": _processor(),
+        "processor": processor(),
         "cores": len(os.sched_getaffinity(0)),
         "threads": _threads(),
         "commit": _commit(),
@@ -44,7 +44,8 @@ def provenance():
     }
 
 
-def _processor():
+def processor():
+    """The processor's name, as far as the system says it."""
     try:
         with open("/proc/cpuinfo") as lines:
             return next(line.split(":", 1)[1].strip() for line in lines if "model name" in line)
