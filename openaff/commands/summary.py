@@ -1,7 +1,9 @@
 """What networks cost: parameters, multiply-adds and activations, from shapes alone.
 
-openaff summary aff_cifar_resnet32 aff_resnet50 --verbose
-openaff summary 'aff_cifar_*' --input 3x64x64 --option num_classes=10
+    openaff summary aff_cifar_resnet32 aff_resnet50 --verbose
+    openaff summary 'aff_cifar_*' --input 3x64x64 --option num_classes=10
+
+In Python, openaff.list_models() lists the networks.
 """
 
 import json
