@@ -59,7 +59,7 @@ def test_a_run_by_two_workers_stops_goes_on_and_writes_one_folder(launcher, root
     started.send_signal(signal.SIGTERM)
     _, errors = started.communicate(timeout=60)
     assert started.returncode == 75, errors
-    assert errors.count("continue with --resume") == 2
+    assert errors.count("; go on, started in the same way, with: python ") == 2
     run = launcher("-n", 2, "--", *script, "--resume", folder)
     assert run.returncode == 0, run.stderr
     assert run.stdout.count("epoch 2/2") == run.stdout.count("written to") == 1

@@ -174,7 +174,13 @@ def test_a_finished_run_trains_longer(root, run, tmp_path, monkeypatch, capsys):
     folder, longer = run, short_run(root, tmp_path / "longer", "epochs=4")
     monkeypatch.setattr(sys, "argv", ["openaff", "train", "--resume", str(folder), "epochs=4"])
     load_command("train").main()
-    assert "epoch 4/4" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert printed.startswith("add_cifar_resnet8 (width_multiplier=1), 78,342 parameters\n")
+    assert " test images; batch " in printed and "\nepochs 4 to 4, into " in printed
+    assert "epoch 4/4" in printed
+    result = json.loads((folder / "result.json").read_text())
+    assert result["command"] == f"openaff train --resume {folder} epochs=4"
+    assert result["begun_by"] != result["command"] and result["seconds"] > 0
     assert_same_end(folder, longer)
     assert load_config(folder / "config.yaml").epochs == 4
     assert json.loads((folder / "result.json").read_text())["protocol"].startswith("4 epochs")

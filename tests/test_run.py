@@ -1,5 +1,7 @@
 import csv
+import io
 import json
+import re
 import struct
 import subprocess
 import sys
@@ -19,6 +21,7 @@ from openaff.training.run_folder import Run
 from openaff.training.session import train
 from openaff.utils.devices import parse_devices
 from openaff.utils.files import TEMPORARY
+from openaff.utils.progress import progress_bar
 
 
 def test_run_folder_holds_what_was_run_and_what_came_out(digits_run):
@@ -51,8 +54,14 @@ def test_report_is_one_page_with_the_result(digits_run):
         result["protocol"],
         f"{result['best_accuracy']:.2%}, epoch 1, chosen on the test split",
         "![Metrics by epoch](curves.png)",
+        f"| last top-5 accuracy | {result['last_top5']:.2%} |",
+        f"| processor | {result['processor']} |",
+        "| epoch | last rate | train loss | train accuracy | test loss | test accuracy |",
+        f" | {result['last_accuracy']:.2%} |\n",
     ):
         assert text in report
+    assert re.search(r"^\| duration \| 0:0\d:\d\d of training and evaluation \|$", report, re.M)
+    assert result["seconds"] > 0 and "begun by" not in report
     assert len(report.splitlines()) < 40
 
 
@@ -63,6 +72,10 @@ def test_a_report_has_no_row_of_what_is_not_known(digits_run):
     assert "| commit | abc1234 |" in page
     page = report("run", {**digits_run[1], "commit": None}, rows, task)
     assert "commit" not in page and "None" not in page
+    page = report("run", {**digits_run[1], "begun_by": "openaff train a"}, rows, task)
+    assert "| begun by | `openaff train a` |\n| command | `" in page
+    earlier = {key: value for key, value in digits_run[1].items() if key != "seconds"}
+    assert "duration" not in report("run", earlier, rows, task)
 
 
 def test_tensorboard_gets_every_metric(digits_run):
@@ -250,3 +263,32 @@ def test_a_run_is_drawn_against_a_csv(digits_run, tmp_path, monkeypatch, capsys)
     monkeypatch.setattr("sys.argv", ["plot_runs.py", "--out", "x.txt", str(theirs)])
     with pytest.raises(UserError, match="name a .png"):
         script.main()
+
+
+def test_runs_on_several_data_sets_are_drawn_with_a_warning(
+    digits_run, root, tmp_path, monkeypatch, capsys
+):
+    ours = next((root / "results/reduced").glob("aff_*-seed0.json"))
+    command = ["plot_runs.py", "--out", str(tmp_path / "curves.png"), f"a={digits_run[0]}"]
+    for more, warned in (([f"b={digits_run[0]}"], False), ([f"b={ours}"], True)):
+        monkeypatch.setattr("sys.argv", [*command, *more])
+        load_command("plot").main()
+        expected = "CIFAR-100, fine (100 classes) and on digits, 10 digits: do not compare them"
+        assert (expected in capsys.readouterr().err) == warned
+
+
+def test_a_peak_of_the_loss_does_not_flatten_the_rest():
+    rows = [{"epoch": epoch, "test_loss": 1.0, "test_accuracy": 0.5} for epoch in range(20)]
+    (axis, _) = draw_curves({"a": rows}).axes
+    assert axis.get_ylabel() == "loss"
+    rows[0] = {**rows[0], "test_loss": 14.0}
+    (axis, other) = draw_curves({"a": rows}).axes
+    assert axis.get_ylim() == (0, 1.5) and axis.get_ylabel() == "loss, peaks cut off"
+    assert other.get_ylabel() == "accuracy (%)"
+
+
+def test_bars_are_on_terminals_and_in_notebooks(monkeypatch):
+    assert progress_bar([1]).disable  # pytest's stderr is a file
+    monkeypatch.setitem(sys.modules, "ipykernel", None)
+    assert not progress_bar([1], file=io.StringIO()).disable
+    assert progress_bar([1], hidden=True).disable

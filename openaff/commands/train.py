@@ -60,7 +60,8 @@ def main(description=__doc__, command="train", backend=Backend):
     try:
         result = _run(args, backend)
     except Stopped as stopped:
-        raise Stopped(f"{stopped}; go on with: {_resuming(args)}") from None
+        how = ", started in the same way," if "DMLC_ROLE" in os.environ else ""
+        raise Stopped(f"{stopped}; go on{how} with: {_resuming(args)}") from None
     if result:  # of several workers the first one has it
         headline = METRICS[result["headline"]]
         best, last = (headline.show(result[f"{each}_{headline.key}"]) for each in ("best", "last"))

@@ -192,7 +192,7 @@ class _Session:
         )
         if self.start:
             print(f"start from {describe_start(self.start)}")
-        print(f"epochs {self.epoch} to {config.epochs}, written to {self.run.path}", flush=True)
+        print(f"epochs {self.epoch} to {config.epochs}, into {self.run.path}", flush=True)
 
     @property
     def _tested_on(self):
