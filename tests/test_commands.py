@@ -11,7 +11,7 @@ import pytest
 from helpers import load_command
 
 from openaff import UserError, __version__, commands
-from openaff.utils import program
+from openaff.utils import packaged, program
 from openaff.utils.interrupt import Stopped
 from openaff.utils.packaged import CONFIGS, PACKAGE, clone, config_names
 
@@ -240,3 +240,11 @@ def test_pages_of_figures_are_a_clones(monkeypatch, tmp_path):
     (tmp_path / "page.md").write_text("x")
     with pytest.raises(UserError, match="--page writes the figures of a clone"):
         script.write_page(tmp_path / "page.md")
+
+
+@pytest.mark.parametrize("where, command", [(1, "-e .[onnx]"), (None, "'openaff[onnx]'")])
+def test_what_is_missing_is_installed_by_another_command_outside_a_clone(
+    monkeypatch, where, command
+):
+    monkeypatch.setattr(packaged, "clone", lambda: where)
+    assert packaged.pip_install("onnx") == f"pip install {command}"

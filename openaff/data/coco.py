@@ -13,6 +13,7 @@ from PIL import Image, ImageOps
 from ..utils.errors import UserError, one_line, suggest
 from ..utils.files import atomic_folder, write_json, write_text
 from ..utils.json_files import read_json
+from ..utils.packaged import pip_install
 from ..utils.progress import progress_bar
 from ..utils.provenance import provenance
 from .image_folder import ORIENTATION, opened
@@ -85,9 +86,7 @@ def _decoder():
     try:
         from pycocotools import mask
     except ImportError as error:
-        raise UserError(
-            f"COCO's masks need pycocotools ({error}): pip install -e .[coco]"
-        ) from None
+        raise UserError(f"COCO's masks need pycocotools ({error}): {pip_install('coco')}") from None
 
     def decode(segmentation, height, width):
         if isinstance(segmentation, list):  # four numbers are taken for a box

@@ -4,6 +4,7 @@ import numpy as np
 from PIL import Image
 
 from ..utils.errors import UserError
+from ..utils.packaged import pip_install
 from .base import Dataset, ImageSet, Labels, register_dataset
 
 TEST_SHARE = 0.2
@@ -52,7 +53,7 @@ def digit_splits():
         from sklearn.model_selection import train_test_split
     except ImportError as error:
         raise UserError(
-            f"the digits come with scikit-learn ({error}); install it: pip install -e .[demo]"
+            f"the digits come with scikit-learn ({error}); install it: {pip_install('demo')}"
         ) from None
 
     digits = datasets.load_digits()

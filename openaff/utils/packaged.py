@@ -50,6 +50,11 @@ def title(path):
         return next(lines).lstrip("# ").rstrip()
 
 
+def pip_install(extra):
+    """The command that installs what an extra brings, in a clone or elsewhere."""
+    return f"pip install -e .[{extra}]" if clone() else f"pip install 'openaff[{extra}]'"
+
+
 def clone():
     """The folder of the source tree that this package is in, or None where it is installed."""
     root = PACKAGE.parent
