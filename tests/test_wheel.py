@@ -14,12 +14,12 @@ from openaff import __version__
 from openaff.utils.packaged import config_names
 
 
-def python(*words, **options):
-    """What a Python process prints; it must succeed."""
+def python(*words, status=0, **options):
+    """What a Python process prints, to stdout or where it fails to stderr."""
     command = [sys.executable, *map(str, words)]
     done = subprocess.run(command, capture_output=True, text=True, **options)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    assert done.returncode == status, done.stdout + done.stderr
+    return done.stderr if status else done.stdout
 
 
 @pytest.fixture(scope="module")
@@ -47,8 +47,9 @@ def openaff(wheel, tmp_path_factory):
     where = "import openaff; print(openaff.__file__)"
     assert python("-c", where, cwd=empty, env=environment).startswith(str(target))
 
-    def call(*words):
-        return python(target / "bin" / "openaff", *words, cwd=empty, env=environment)
+    def call(*words, status=0):
+        program = target / "bin" / "openaff"
+        return python(program, *words, status=status, cwd=empty, env=environment)
 
     call.folder = empty
     return call
