@@ -62,10 +62,9 @@ def test_a_wheel_says_what_it_is_and_has(openaff):
     assert "labels: coarse" in openaff("configs", "paper/resnet")
 
 
-def test_a_wheel_lists_the_tables(openaff):
-    assert "openaff tables --row paper-table4.short-skip.aff.b1 --run" in openaff(
-        "tables", "--list"
-    )
+def test_a_wheel_has_the_tables(openaff):
+    assert "--list shows cifar10-runs, " in openaff("tables", "--table", "mine", status=2)
+    assert "of a clone of openaff, and this" in openaff("tables", "--report", status=2)
 
 
 def test_a_wheel_trains_exports_and_predicts(openaff):
