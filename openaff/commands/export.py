@@ -7,8 +7,8 @@
     openaff export --model aff_resnet50 --params FILE --dataset images --names classes.txt --out DIR
 
 The export is compared with the network, and refused where it differs.  --int8 measures ranges on
-training images and, like --dtype float16, the accuracy on the test split; only they read the data
-set's files.
+training images and, like --dtype float16, the accuracy on the test split.  Without them the data
+set's files are not needed.
 """
 
 from ..data import load_dataset

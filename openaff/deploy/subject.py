@@ -358,9 +358,7 @@ def subject_from_arguments(args, data, dataset=None, ctx=None):
 
 def names_are_in_files(args):
     """Whether the class names of ``--model`` come from the folder that ``--data`` names."""
-    if not (args.model and args.data and args.names is None and args.dataset in DATASETS):
-        return False
-    return any(labels.names is None for labels in DATASETS[args.dataset].labels)
+    return bool(args.model and args.data and args.names is None)
 
 
 def _refuse(args, flags, settled):
