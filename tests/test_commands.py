@@ -231,7 +231,6 @@ def test_tables_outside_a_clone(call, tmp_path, monkeypatch):
     assert len(err.splitlines()) == 1
     status, out, _ = call("tables", "--table", "paper-table6")
     assert status == 0 and "| AFF | `aff` |" in out and "ours" not in out.splitlines()[-2]
-    assert "openaff tables --row fusions-resnet8.aff --run" in call("tables", "--list")[1]
 
 
 def test_pages_of_figures_are_a_clones(monkeypatch, tmp_path):

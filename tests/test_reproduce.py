@@ -28,6 +28,7 @@ def test_script(known, monkeypatch, capsys, tmp_path, digits_run):
             assert f"{row.id}:" in listing or f"--row {row.id} --run --out" in listing
             reduced = row.reduced and row.run == row.id
             assert (f"--row {row.id} --run --protocol reduced" in listing) == bool(reduced)
+    assert "\npython reproduce_tables.py --row fusions-resnet8.aff --run --protocol" in listing
     assert "paper-table7.basic: counted, not trained" in listing
     assert call("--table", "paper-table3", "--group", "imagenet").count("Global") == 4
     assert "**" not in call("--table", "paper-table7")
