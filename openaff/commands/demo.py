@@ -89,7 +89,7 @@ def report(rows, out):
         headline = METRICS[result["headline"]]
         best, last = (headline.show(result[f"{each}_{headline.key}"]) for each in ("best", "last"))
         rate = f"{result['images_per_second']:.0f}"
-        print(line.format(name, f"{result['parameters']:,}", best, last, rate, files[0]))
+        print(line.format(name, f"{result['trainable_parameters']:,}", best, last, rate, files[0]))
         for path in files[1:]:
             print(line.format("", "", "", "", "", path))
     print("(on test images, accuracy or mean IoU; best: the epoch was chosen on them)")
