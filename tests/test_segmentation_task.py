@@ -541,7 +541,7 @@ def test_a_run_learns_and_says_what_it_was(mask_run):
     assert "random scale 0.5 to 2; random crop 16; flip" in result["protocol"]
     report = (folder / "run" / "report.md").read_text()
     assert "| best mean IoU | " in report and "polynomial; 0 warm-up epochs" in report
-    assert "train mean iou | train pixel accuracy" in report
+    assert "train mean IoU | train pixel accuracy" in report
 
 
 def test_a_stopped_run_goes_on_bit_equal(mask_run, tmp_path):
