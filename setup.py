@@ -31,6 +31,8 @@ setup(
     long_description_content_type="text/markdown",
     license="MIT",
     packages=find_packages(include=["openaff", "openaff.*"]),
+    package_data={"openaff": ["configs/*/*.yaml", "configs/*/*/*.yaml"]},
+    entry_points={"console_scripts": ["openaff = openaff.commands:main"]},
     # Below: what numpy 1.23 has wheels for; its 3.11 is the last.
     python_requires=">=3.8,<3.12",
     install_requires=[
@@ -61,12 +63,13 @@ setup(
         # maps. The last release; works beside mxnet 1.9.1 without PyTorch, and
         # openaff.utils.imports hides PyTorch 2 from it.
         "gluoncv": ["gluoncv==0.10.5.post0"],
-        # Masks of COCO's annotations, for scripts/prepare_coco.py.
+        # Masks of COCO's annotations, for openaff prepare-coco.
         "coco": ["pycocotools>=2.0.6"],
         # The embedded digits.
         "demo": ["scikit-learn"],
         # The site of make docs; Material is in version 9 since 2022, and 10 may change its options.
         "docs": ["mkdocs-material>=9.5,<10", "mkdocstrings-python>=1.10"],
-        "dev": ["pytest", "pytest-xdist", "ruff"],
+        # From 70.1 on setuptools makes wheels without help: a test installs one.
+        "dev": ["pytest", "pytest-xdist", "ruff", "setuptools>=70.1"],
     },
 )

@@ -24,6 +24,7 @@ from openaff.data.image_folder import read_photo
 from openaff.models.detection import center_net, ssd
 from openaff.utils import cli
 from openaff.utils.arguments import Parser
+from openaff.utils.configs import parse_options
 from openaff.utils.errors import UserError, positive_int
 from openaff.utils.files import atomic
 from openaff.utils.imports import import_gluoncv
@@ -235,7 +236,7 @@ def main():
     for name in ("images", "size", "steps"):
         positive_int(f"--{name}", getattr(args, name))
     pixels, labels, classes = read_photos(args.data, args.split, args.images, args.size)
-    options = cli.parse_options(args.option)
+    options = parse_options(args.option)
     levels = openaff.create_model(args.model, features_only=True, **options)
     detector = DETECTORS[args.detector](levels, classes, args.size, labels)
     images = scaled(pixels)

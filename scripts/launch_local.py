@@ -1,39 +1,7 @@
 #!/usr/bin/env python
-"""Try out distributed training, with several workers on this machine.
+"""Try out training with several workers on this machine: the same as ``openaff launch``."""
 
-    python scripts/launch_local.py -n 2 -- python scripts/train_cifar.py \\
-        --config configs/digits/aff_resnet8.yaml --out runs/two kvstore=dist_sync
-
-This starts MXNet's scheduler, its servers and the workers, and ends them all if one dies.  The exit
-status is that of the first failed worker, or 0.  See docs/distributed.md for several machines.
-"""
-
-import argparse
-import sys
-
-from openaff.training.launch import launch
-from openaff.utils import cli
-from openaff.utils.arguments import Parser
-from openaff.utils.errors import UserError
-from openaff.utils.framework import check_processes
-
-
-def main():
-    parser = Parser(__doc__)
-    parser.add_argument("-n", type=int, default=2, metavar="N", help="workers (%(default)s)")
-    parser.add_argument(
-        "--servers", type=int, default=1, metavar="N", help="parameter servers (%(default)s)"
-    )
-    parser.add_argument(
-        "command", nargs=argparse.REMAINDER, help="after --: the program and its arguments"
-    )
-    args = parser.parse_args()
-    command = args.command[1:] if args.command[:1] == ["--"] else args.command
-    if not command:
-        raise UserError("write the program to run after --, such as python scripts/train_cifar.py")
-    workers, servers = check_processes("-n", args.n), check_processes("--servers", args.servers)
-    sys.exit(launch(command, workers, servers))
-
+from openaff.commands import run
 
 if __name__ == "__main__":
-    cli.run(main)
+    run("launch")

@@ -1,40 +1,7 @@
 #!/usr/bin/env python
-"""Draw loss and accuracy by epoch, of several runs in one picture.
+"""Draw loss and accuracy by epoch, of several runs in one picture: the same as ``openaff plot``."""
 
-    python scripts/plot_runs.py --out curves.png runs/aff8 runs/add8
-    python scripts/plot_runs.py --out curves.png ours=runs/aff8 theirs=published.csv
-
-A source is a run folder, a result file of results/, or a CSV file.  A CSV file has the column epoch
-and any of train_loss, test_loss, train_accuracy and test_accuracy (fractions between 0 and 1).
-"""
-
-import pathlib
-
-from openaff.training.curves import plot_curves, read_metrics
-from openaff.utils import cli
-from openaff.utils.arguments import Parser
-from openaff.utils.errors import UserError
-
-
-def main():
-    parser = Parser(__doc__)
-    parser.add_argument("sources", nargs="+", metavar="[NAME=]SOURCE", help="see above")
-    parser.add_argument("--out", required=True, metavar="FILE.png", help="picture to write")
-    args = parser.parse_args()
-    if pathlib.Path(args.out).suffix not in (".png", ".svg", ".pdf"):
-        raise UserError(f"--out {args.out}: name a .png, .svg or .pdf file")
-    runs = {}
-    for text in args.sources:
-        name, equals, source = text.partition("=")
-        path = pathlib.Path(text)
-        if path.exists() or not equals:
-            name, source = path.name if path.is_dir() else path.stem, text
-        if name in runs:
-            raise UserError(f"two sources are called {name!r}: write NAME=SOURCE")
-        runs[name] = read_metrics(source)
-    plot_curves(args.out, runs)
-    print("written", args.out)
-
+from openaff.commands import run
 
 if __name__ == "__main__":
-    cli.run(main)
+    run("plot")

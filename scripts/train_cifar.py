@@ -1,16 +1,7 @@
 #!/usr/bin/env python
-"""Train a network on CIFAR-10, CIFAR-100 or the embedded digits.
+"""Train a network, such as on CIFAR: the same as ``openaff train``."""
 
-    python scripts/train_cifar.py --config configs/cifar/aff_resnet8.yaml --out runs/aff8 \\
-        data.root=DIR optimizer.lr=0.1
-    python scripts/train_cifar.py --resume runs/aff8
-
-SIGTERM and Ctrl-C finish the step, write a checkpoint and exit with status 75.  --resume continues
-from there, or after a crash from the last checkpoint, to the same result.
-"""
-
-from openaff.training.command import main
-from openaff.utils import cli
+from openaff.commands import run
 
 if __name__ == "__main__":
-    cli.run(lambda: main(__doc__))
+    run("train")

@@ -1,16 +1,7 @@
 #!/usr/bin/env python
-"""Train a network for semantic segmentation: CamVid, StopSign, your own masks, embedded scenes.
+"""Train a network, such as for segmentation: the same as ``openaff train``."""
 
-    python scripts/train_segmentation.py --config configs/segmentation/camvid_fpn.yaml \\
-        --out runs/camvid data.root=DIR
-    python scripts/train_segmentation.py --resume runs/camvid
-
-SIGTERM and Ctrl-C finish the step, write a checkpoint and exit with status 75.  --resume continues
-from there, or after a crash from the last checkpoint, to the same result.
-"""
-
-from openaff.training.command import main
-from openaff.utils import cli
+from openaff.commands import run
 
 if __name__ == "__main__":
-    cli.run(lambda: main(__doc__))
+    run("train")

@@ -29,7 +29,7 @@ def root():
 @pytest.fixture(scope="session")
 def known():
     """The catalog of all tables."""
-    return load_tables(ROOT)
+    return load_tables()
 
 
 @pytest.fixture
@@ -55,8 +55,6 @@ def longest_file():
 @pytest.fixture(scope="session")
 def digits_run(tmp_path_factory):
     """(folder, result) of one epoch of AFF-ResNet-8 on the digits."""
-    config = load_config(
-        ROOT / "configs/digits/aff_resnet8.yaml", ["epochs=1", "schedule.warmup=0"]
-    )
+    config = load_config("digits/aff_resnet8", ["epochs=1", "schedule.warmup=0"])
     folder = tmp_path_factory.mktemp("runs") / "digits"
     return folder, train(config, folder, parse_devices("cpu"))

@@ -1,7 +1,7 @@
 """Rule-made parameters and inputs for the golden files in ``tests/data``."""
 
 import dataclasses
-import importlib.util
+import importlib
 import json
 import pathlib
 import shutil
@@ -16,13 +16,9 @@ from openaff.data import cifar
 DATA = pathlib.Path(__file__).parent / "data"
 
 
-def load_script(name):
-    """A script as a module, to call its ``main`` in this process."""
-    path = DATA.parent.parent / "scripts" / name
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
-    return script
+def load_command(name):
+    """A command's module, to call its ``main`` in this process."""
+    return importlib.import_module(f"openaff.commands.{name}")
 
 
 def golden(name):

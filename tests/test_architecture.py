@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from openaff.commands import COMMANDS
 from openaff.data import DATASETS
 from openaff.fusion import FUSIONS
 from openaff.models import list_models
@@ -31,6 +32,9 @@ ALLOWED = {
     "training": {"models", "data", "tasks", "analysis", "utils"},
     "tables": {"models", "data", "tasks", "analysis", "training", "utils"} | PRODUCT,
     "doctor": {"data", "training", "utils", "__init__"},
+    "commands": {"models", "data", "tasks", "deploy", "analysis", "training", "tables", "utils"}
+    | {"doctor", "__init__"},
+    "__main__": {"commands"},
 }
 
 
@@ -96,6 +100,21 @@ def test_importing_openaff_loads_no_more_than_it_must():
     loaded = loaded_by("import openaff; openaff.create_model('aff_cifar_resnet8')")
     assert not heavy & (loaded - loaded_by("import mxnet"))  # mxnet takes what is there
     assert not any(name.startswith(("openaff.data", "openaff.training")) for name in loaded)
+
+
+def test_the_command_answers_before_mxnet_is_imported():
+    begin = "import sys; from openaff.commands import main; sys.argv = ['openaff', {}]; main()"
+    for name in ("--help", "--version", "configs"):
+        assert not {"mxnet", "numpy", "omegaconf"} & loaded_by(begin.format(repr(name)))
+
+
+def test_scripts_are_doors_alone():
+    """What a script does is a command of the package."""
+    for path in (ROOT / "scripts").glob("*.py"):
+        body = ast.parse(path.read_text()).body[1:]  # after the docstring
+        assert [type(node) for node in body] == [ast.ImportFrom, ast.If], path
+        (call,) = body[1].body
+        assert call.value.func.id == "run" and call.value.args[0].value in COMMANDS, path
 
 
 def test_running_an_export_loads_no_training():

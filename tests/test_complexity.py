@@ -315,8 +315,8 @@ def test_script_table(script):
     status, table, errors = script("add_resnet50", *options, "--verbose")
     assert (status, errors) == (0, "")
     lines = [line.split() for line in table.splitlines()]
-    assert ["add_resnet50", "3x224x224", "25.61", "25.56", "4089.18", "11.11"] in lines
-    assert ["fc", "2.05", "2.05", "2.05", "0.00"] in lines
+    assert ["add_resnet50", "3x224x224", "25.56M", "25.61M", "4.089G", "11.11M"] in lines
+    assert ["fc", "2.049M", "2.049M", "2.048M", "1k"] in lines
     assert "not counted" in table
 
 

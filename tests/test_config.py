@@ -5,6 +5,7 @@ from openaff import UserError
 from openaff.training.config import Config, ModelConfig, load_config, to_yaml
 from openaff.training.session import train
 from openaff.utils.devices import parse_devices
+from openaff.utils.packaged import config_names, config_path
 
 MINIMAL = {"model": {"name": "aff_cifar_resnet8"}, "data": {"name": "digits"}, "epochs": 2}
 
@@ -39,6 +40,9 @@ def test_to_yaml_reads_back_equal(write, tmp_path):
     "overrides, message",
     [
         (["epoch=3"], "unknown key 'epoch'; did you mean 'epochs'"),
+        (["schedule.epochs=3"], "unknown key 'schedule.epochs'; did you mean 'epochs'"),
+        (["lr=3"], "unknown key 'lr'; did you mean 'optimizer.lr'"),
+        (["model.batch_size=3"], "did you mean 'data.batch_size'"),
         (["optimizer.lrr=3"], "unknown key 'optimizer.lrr'; did you mean 'optimizer.lr'"),
         (["epochs=many"], "epochs: .*many.*could not be converted to Integer"),
         (["data.flip=perhaps"], "data.flip: .*perhaps"),
@@ -159,18 +163,41 @@ def test_unusable_files(write, text, message):
 
 
 def test_missing_file(tmp_path):
-    with pytest.raises(UserError, match="cannot read the config .*absent.yaml"):
+    with pytest.raises(UserError, match="there is no config .*absent.yaml'; name a YAML file, or"):
         load_config(tmp_path / "absent.yaml")
 
 
-def test_every_committed_config_loads(root):
-    paths = [
-        path for path in sorted((root / "configs").rglob("*.yaml")) if "tables" not in path.parts
-    ]
-    assert paths
-    for path in paths:
-        load_config(path)
-        assert path.read_text().startswith("# ") and "python scripts/" in path.read_text(), path
+def test_every_committed_config_loads_by_its_name():
+    assert len(config_names()) > 30
+    for name in config_names():
+        load_config(name)
+        text = config_path(name).read_text()
+        assert text.startswith("# ") and f"#   openaff train {name}" in text, name
+
+
+@pytest.mark.parametrize("name", ["cifar/aff_resnet8", "configs/cifar/aff_resnet8.yaml"])
+def test_a_config_has_a_name_and_a_file_comes_first(write, tmp_path, monkeypatch, name):
+    assert load_config(name).data.name == "cifar100"
+    path = tmp_path / name
+    path.parent.mkdir(parents=True)
+    write().rename(path)
+    monkeypatch.chdir(tmp_path)
+    assert load_config(name).data.name == "digits"
+
+
+@pytest.mark.parametrize(
+    "name, near",
+    [
+        ("cifar/aff_resnet9", "'cifar/aff_resnet8' or "),
+        ("configs/cifar/aff_resnet9.yaml", "'cifar/aff_resnet8' or "),
+        ("aff_resnet8", "'cifar/aff_resnet8' or 'digits/aff_resnet8'"),
+    ],
+)
+def test_near_names_of_a_config_are_suggested(name, near):
+    with pytest.raises(UserError, match=f"there is no config '{name}'; did you mean {near}"):
+        load_config(name)
+    with pytest.raises(UserError, match="^there is no config 'tables/paper-table4'"):
+        load_config("tables/paper-table4")
 
 
 def test_a_dict_is_a_source_too():

@@ -8,7 +8,7 @@ import mxnet as mx
 import numpy as np
 import pytest
 from distributed_worker import train
-from helpers import load_script, structural_params
+from helpers import load_command, structural_params
 
 from openaff import UserError
 from openaff.training.distributed import Workers
@@ -50,7 +50,7 @@ def test_two_workers_end_equal_and_equal_to_one_on_the_union_batch(launcher, tmp
 def test_a_run_by_two_workers_stops_goes_on_and_writes_one_folder(launcher, root, tmp_path):
     folder = tmp_path / "run"
     script = [sys.executable, root / "scripts/train_cifar.py"]
-    command = [*script, "--config", root / "configs/digits/add_resnet8.yaml", "--out", folder]
+    command = [*script, "--config", "digits/add_resnet8", "--out", folder]
     command += ["kvstore=dist_sync", "epochs=2", "schedule.warmup=0", "data.batch_size=128"]
     started = launcher("-n", 2, "--", *command, wait=False)
     limit = time.monotonic() + 60
@@ -59,7 +59,7 @@ def test_a_run_by_two_workers_stops_goes_on_and_writes_one_folder(launcher, root
     started.send_signal(signal.SIGTERM)
     _, errors = started.communicate(timeout=60)
     assert started.returncode == 75, errors
-    assert errors.count("continue with --resume") == 2
+    assert errors.count("; go on, started in the same way, with: python ") == 2
     run = launcher("-n", 2, "--", *script, "--resume", folder)
     assert run.returncode == 0, run.stderr
     assert run.stdout.count("epoch 2/2") == run.stdout.count("written to") == 1
@@ -107,7 +107,7 @@ def runs(pid):
 
 
 def test_launcher_errors(monkeypatch):
-    script = load_script("launch_local.py")
+    script = load_command("launch")
     for arguments, message in (
         ([], "write the program to run after --"),
         (["-n", "0", "--", "true"], "-n must be a positive integer"),

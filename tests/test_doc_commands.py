@@ -16,24 +16,25 @@ from test_docs import PAGES
 from test_packing import official_tars
 
 from openaff import create_model
+from openaff.commands import launch as launch_command
+from openaff.commands import main
 from openaff.data import imagenet
 from openaff.doctor import __main__ as doctor
 from openaff.training import benchmark as training_benchmark
-from openaff.training import launch
 
 SMALL = {  # what makes a command small, by what it has
-    "configs/cifar/aff_resnet8": ["epochs=1"],
-    "configs/digits/": ["epochs=1", "schedule.warmup=0"],
-    "configs/cifar/2020-11/": [
+    "cifar/aff_resnet8": ["epochs=1"],
+    "digits/": ["epochs=1", "schedule.warmup=0"],
+    "cifar/2020-11/": [
         "data.batch_size=16",
         "model.options.width_multiplier=1",
         "epochs=2",
         "schedule.milestones=[1]",
         "data.mixup_off_epochs=0",
     ],
-    "configs/imagenet/smoke": ["data.image_size=32", "epochs=1", "data.mixup_off_epochs=0"]
+    "imagenet/smoke": ["data.image_size=32", "epochs=1", "data.mixup_off_epochs=0"]
     + ["schedule.warmup=0"],
-    "configs/imagenet/2020-11/": [
+    "imagenet/2020-11/": [
         "model.name=iaff_resnet18",
         "data.batch_size=2",
         "data.image_size=32",
@@ -43,16 +44,18 @@ SMALL = {  # what makes a command small, by what it has
         "data.mixup_off_epochs=0",
         "precision=float32",
     ],
-    "configs/segmentation/scenes": ["epochs=1", "data.batch_size=100"],
+    "segmentation/scenes": ["epochs=1", "data.batch_size=100"],
     **dict.fromkeys(
         ("camvid_fpn", "stopsign_fpn", "sirst_fpn"),
         ["epochs=1", "data.batch_size=2", "model.options.width_multiplier=1"]
         + ["data.image_size=32", "data.crop_size=32"],
     ),
-    "configs/finetune/": ["epochs=1", "data.batch_size=4"],
-    "scripts/benchmark.py": ["--turns", "1"],
+    "finetune/": ["epochs=1", "data.batch_size=4"],
+    "benchmark.py": ["--turns", "1"],
+    "openaff benchmark": ["--turns", "1"],
     "examples/detect_with_aff.py": ["--steps", "1", "--images", "2", "--size", "64"],
-    "scripts/reproduce_tables.py": ["--results", "results-of-the-test"],
+    "reproduce_tables.py": ["--results", "results-of-the-test"],
+    "openaff tables": ["--results", "results-of-the-test"],
 }
 UNTESTED = ("make ", "docker ", ". ")  # shell and installation: continuous integration makes
 
@@ -71,7 +74,7 @@ def commands(text):
 def workspace(root, tmp_path_factory):
     """A folder with all that the pages' commands name; ``DIR`` is set by what they prepare."""
     folder = tmp_path_factory.mktemp("workspace")
-    for name in ("scripts", "examples", "configs", "results"):
+    for name in ("scripts", "examples", "results"):
         (folder / name).symlink_to(root / name)
     with pytest.MonkeyPatch.context() as patch:
         write_cifar100(folder / "cifar100", patch, images=128)
@@ -130,10 +133,10 @@ def run(line, places):
         shutil.rmtree(out, ignore_errors=True)
     if "--resume" in line:  # of a run that has ended: as if it had been stopped just before
         (pathlib.Path(re.search(r"--resume (\S+)", line).group(1)) / "result.json").unlink()
-    if "prepare_imagenet.py" in line:
+    if "prepare" in line and "imagenet" in line:
         places["imagenet"] = f"packed{line.count('--devkit')}"
     places["finetune"] = "photos"
-    kinds = ("finetune", "imagenet", "prepare_coco", "detect", "camvid", "stopsign_fpn", "sirst")
+    kinds = ("finetune", "imagenet", "coco", "detect", "camvid", "stopsign_fpn", "sirst")
     kind = next((kind for kind in kinds if kind in line), "cifar")
     line = line.replace("DIR", places.get(kind, kind))
     line = re.sub(r"\bFILE\b", lambda _: parameters_for(line), line)
@@ -141,35 +144,43 @@ def run(line, places):
     words = shlex.split(line)
     if "--resume" not in words and "--" not in words:
         words += [word for part, more in SMALL.items() if part in line for word in more]
-    assert words[0] == "python"
-    if words[1] == "-m":
-        assert words[2] == "openaff.doctor"  # which has tests of its own
-        sys.argv = words[2:]
+    sys.argv = words if words[0] == "openaff" else words[1:]
+    if words[1] in ("doctor", "-m"):  # which has tests of its own
+        assert words[0] == "openaff" or words[2] == "openaff.doctor"
+        sys.argv = ["openaff", "doctor", *words[3 - (words[0] == "openaff") :]]
         doctor.parse_args()
-        return
-    sys.argv = words[1:]
-    if "launch_local.py" in words[1]:  # which has tests of its own, too
+    elif "launch" in words[1]:  # which has tests of its own, too
         inner = []
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(launch, "launch", lambda command, *counts: inner.extend(command) or 0)
+            patch.setattr(
+                launch_command, "launch", lambda command, *counts: inner.extend(command) or 0
+            )
             with pytest.raises(SystemExit, match="^0$"):
-                runpy.run_path(words[1], run_name="__main__")
+                begin(words)
         run(shlex.join(inner).replace(" kvstore=dist_sync", ""), places)
-        return
-    runpy.run_path(words[1], run_name="__main__")
+    else:
+        begin(words)
+
+
+def begin(words):
+    if words[0] == "openaff":
+        main()
+    else:
+        assert words[0] == "python"
+        runpy.run_path(words[1], run_name="__main__")
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if page != "docs/tables.md"])
 def test_commands_run(page, root, workspace, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", sys.argv)
-    places = {"cifar": "cifar100", "imagenet": "packed0", "prepare_coco": "coco", "detect": "coco"}
+    places = {"cifar": "cifar100", "imagenet": "packed0", "coco": "coco", "detect": "coco"}
     count = 0
     text = (root / page).read_text()
-    if "prepare_coco.py" in text or "detect_with_aff.py" in text:
+    if "prepare_coco.py" in text or "prepare-coco" in text or "detect_with_aff.py" in text:
         pytest.importorskip("pycocotools", reason="needs the extra [coco]")
         shutil.rmtree(workspace / "coco", ignore_errors=True)
         write_coco(workspace / "coco")
-    if "pytorch.py" in text:
+    if "pytorch.py" in text or "-pytorch" in text:
         torch = pytest.importorskip("torch", reason="needs the extra [torch]")
         pytest.importorskip("safetensors", reason="needs the extra [torch]")
         from openaff.deploy.pytorch.network import IAFF

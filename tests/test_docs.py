@@ -8,7 +8,7 @@ import subprocess
 import numpy as np
 import pytest
 import yaml
-from helpers import assert_close, load_script
+from helpers import assert_close, load_command
 from PIL import Image
 
 from openaff.data import load_dataset
@@ -17,6 +17,7 @@ from openaff.deploy.subject import run_subject
 from openaff.training.config import DataConfig, load_config, to_yaml
 from openaff.training.session import train
 from openaff.utils.devices import parse_devices
+from openaff.utils.packaged import config_path
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PAGES = ["README.md"] + sorted(str(page.relative_to(ROOT)) for page in ROOT.glob("docs/*.md"))
@@ -30,8 +31,12 @@ def test_no_placeholder_is_left(root, page):
 @pytest.mark.parametrize("page", PAGES)
 def test_every_file_named_exists(root, page):
     text = (root / page).read_text()
-    named = re.findall(r"(?:scripts|configs|examples)/[\w/.-]+\.(?:py|yaml)", text)
+    named = re.findall(r"(?:scripts|examples)/[\w/.-]+\.py", text)
     folder = (root / page).parent
+    recipes = re.findall(r"configs/[\w/.-]+\.yaml", text)
+    recipes += re.findall(r"openaff train(?:-pytorch)? (?!mine)(\w+/[\w/.-]+)", text)
+    for name in recipes:
+        assert config_path(name).is_file()
     linked = [folder / link for link in re.findall(r"\]\(([\w./-]+)\)", text)]
     for path in [root / name for name in named] + linked:
         assert path.exists(), path
@@ -88,7 +93,7 @@ def test_the_page_on_extending_adds_a_data_set_a_task_and_a_network(
     Image.fromarray(np.zeros((16, 16, 3), "uint8")).save("photo.png")
     command = ["predict.py", "--export", "exports/stripes", "--imports", "multilabel", "photo.png"]
     monkeypatch.setattr("sys.argv", command)
-    load_script("predict.py").main()
+    load_command("predict").main()
     assert "photo.png: " in capsys.readouterr().out
 
 

@@ -7,7 +7,7 @@ import types
 import mxnet as mx
 import numpy as np
 import pytest
-from helpers import initialized, load_script
+from helpers import initialized, load_command
 from PIL import Image
 
 from openaff import UserError
@@ -181,11 +181,11 @@ def test_errors_of_the_choice(exported, digits_run, tmp_path, monkeypatch):
 
 @pytest.fixture
 def call(monkeypatch, capsys):
-    """Run a script in this process: what it prints to stdout and to stderr."""
+    """Run a command in this process: what it prints to stdout and to stderr."""
 
     def run(name, *arguments):
-        monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
-        load_script(name).main()
+        monkeypatch.setattr(sys, "argv", ["openaff", name, *map(str, arguments)])
+        load_command(name).main()
         return capsys.readouterr()
 
     return run
@@ -195,26 +195,26 @@ def call(monkeypatch, capsys):
 def test_predict_says_which_engine(exported, call, tmp_path):
     path = tmp_path / "digit.png"
     Image.fromarray(load_dataset(DataConfig()).test.images[0]).save(path)
-    printed = call("predict.py", "--export", exported, path)
+    printed = call("predict", "--export", exported, path)
     assert "engine: openvino, f32\n" in printed.err and printed.out.startswith(f"{path}: ")
     command = ("--engine", "openvino", "--precision", "auto", "--json")
-    result = json.loads(call("predict.py", "--export", exported, path, *command).out)
+    result = json.loads(call("predict", "--export", exported, path, *command).out)
     assert result["engine"] == "openvino" and result["precision"] in ("f32", "bf16", "f16")
 
 
 def test_exports_are_evaluated_by_any_engine(exported, call, digits_run):
-    expected = json.loads(call("evaluate.py", "--run", digits_run[0], "--json").out)
+    expected = json.loads(call("evaluate", "--run", digits_run[0], "--json").out)
     assert expected["engine"] is None
     names = ["mxnet", "onnxruntime"] + ["openvino"] * INSTALLED
     for name in names:
         command = ("--export", exported, "--engine", name, "--batch-size", 50)
-        result = json.loads(call("evaluate.py", *command, "--json").out)
+        result = json.loads(call("evaluate", *command, "--json").out)
         assert (result["engine"], result["precision"]) == (name, "f32")
         assert result["params"] == str(exported)
         for key in ("accuracy", "images", "model", "labels", "mean"):
             assert result[key] == expected[key]
         assert result["loss"] == pytest.approx(expected["loss"], rel=1e-4)
-    line = call("evaluate.py", "--export", exported, "--engine", "onnxruntime").out
+    line = call("evaluate", "--export", exported, "--engine", "onnxruntime").out
     assert line.startswith("aff_cifar_resnet8 on digits test, 10 digits: top-1 ")
     assert line.endswith(" images/s); onnxruntime, f32\n")
 
@@ -230,11 +230,11 @@ def test_exports_are_evaluated_by_any_engine(exported, call, digits_run):
 )
 def test_flags_without_effect_on_an_export(exported, call, arguments, message):
     with pytest.raises(UserError, match=message):
-        call("evaluate.py", "--export", exported, *arguments)
+        call("evaluate", "--export", exported, *arguments)
 
 
 def test_engines_are_for_exports(call, digits_run):
     for flag in ("engine", "precision"):
         value = "openvino" if flag == "engine" else "f32"
         with pytest.raises(UserError, match=f"--{flag} is for --export: other networks run in"):
-            call("evaluate.py", "--run", digits_run[0], f"--{flag}", value)
+            call("evaluate", "--run", digits_run[0], f"--{flag}", value)

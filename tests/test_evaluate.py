@@ -1,15 +1,17 @@
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import mxnet as mx
 import numpy as np
 import pytest
-from helpers import filled, load_script, write_cifar100
+from helpers import filled, load_command, write_cifar100
 
 from openaff import UserError, create_model
-from openaff.data import DataConfig, Dataset, ImageSet, load_dataset
+from openaff.data import DATASETS, DataConfig, Dataset, ImageSet, load_dataset
 from openaff.data.transforms import Normalize
+from openaff.tasks import METRICS
 from openaff.tasks.evaluation import evaluate_network
 from openaff.utils.devices import parse_devices
 
@@ -85,7 +87,7 @@ def test_devices_and_batches_do_not_matter():
 @pytest.fixture
 def evaluate(monkeypatch, capsys):
     """scripts/evaluate.py in this process: what ``main`` prints."""
-    script = load_script("evaluate.py")
+    script = load_command("evaluate")
 
     def call(*arguments):
         monkeypatch.setattr(sys, "argv", ["evaluate.py", *map(str, arguments)])
@@ -174,4 +176,16 @@ def test_json_is_all_that_stdout_holds(root, params):
     assert 0 <= result["accuracy"] <= result["top5"] <= 1
     assert (result["outputs"], result["classes"], result["images"]) == (100, 10, 360)
     assert result["model"] == "aff_cifar_resnet8" and result["params"] == str(params[1])
-    assert result["command"].startswith("evaluate.py --model") and result["versions"]["mxnet"]
+    assert (
+        result["command"].startswith("python scripts/evaluate.py --model")
+        and result["versions"]["mxnet"]
+    )
+
+
+def test_photographs_have_accuracy_and_error_on_the_validation_split():
+    result = {"model": "m", "dataset": "images", "labels": "3 classes", "accuracy": 0.75}
+    result.update(top5=None, images=4, images_per_second=2.0, engine=None, ten_crop=None, views={})
+    result.update(outputs=3, classes=3, published=None)
+    task = SimpleNamespace(metrics=(METRICS["accuracy"],))
+    line = load_command("evaluate").one_line(result, DATASETS["images"], task)
+    assert line.startswith("m on images validation, 3 classes: top-1 75.00% (error 25.00%) (4 im")

@@ -7,7 +7,7 @@ import sys
 import mxnet as mx
 import numpy as np
 import pytest
-from helpers import assert_close, filled, load_script
+from helpers import assert_close, filled, load_command
 from PIL import Image
 
 from openaff import UserError, create_model
@@ -156,7 +156,7 @@ def test_networks_of_other_classes_do_not_compare():
 
 def run_script(monkeypatch, *arguments):
     monkeypatch.setattr("sys.argv", ["explain.py", *map(str, arguments)])
-    load_script("explain.py").main()
+    load_command("explain").main()
 
 
 def test_the_command(digits_run, tmp_path, monkeypatch, capsys):
@@ -175,7 +175,7 @@ def test_the_command(digits_run, tmp_path, monkeypatch, capsys):
     figures = view["measures"]["gradcam"]
     assert 0 <= figures["deletion"] <= 1 and 0 <= figures["insertion"] <= 1
     assert view["right"] == (view["predicted"] == written["images"][1]["label"])
-    assert written["command"].startswith("explain.py") and written["date"]
+    assert written["command"].startswith("python explain.py --run") and written["date"]
     assert Image.open(tmp_path / "figure.png").width > 500
     assert "test 0: aff_cifar_resnet8: " in capsys.readouterr().out
 
@@ -266,7 +266,7 @@ def test_a_summary_pairs_objects_and_spreads_over_seeds():
 
 
 def test_the_study_of_classifiers_compares_on_images_that_all_classify_right():
-    script = load_script("measure_heat_maps.py")
+    script = load_command("measure_heat_maps")
     by_fusion = {name: [subject(name + "_cifar_resnet8")] for name in ("add", "aff")}
     pixels = np.concatenate([PICTURES, PICTURES])
     guesses = script.predictions(by_fusion["add"][0].net, Normalize(MEAN, STD)(pixels))
@@ -280,7 +280,7 @@ def test_the_study_of_classifiers_compares_on_images_that_all_classify_right():
 
 
 def test_the_study_of_pyramids_groups_objects_by_size():
-    script = load_script("measure_heat_maps.py")
+    script = load_command("measure_heat_maps")
     by_fusion = {name: [pyramid(name)] for name in ("add", "aff")}
     maps = np.zeros((3, 32, 32), "int32")
     for index, side in enumerate((4, 8, 16)):
@@ -308,17 +308,17 @@ def test_wrong_studies(arguments, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.argv", ["measure_heat_maps.py", *arguments])
     with pytest.raises(UserError, match=message):
-        load_script("measure_heat_maps.py").main()
+        load_command("measure_heat_maps").main()
 
 
 def test_a_study_needs_the_plain_sum(digits_run):
     with pytest.raises(UserError, match="name a run of the plain sum, too"):
-        load_script("measure_heat_maps.py").load_runs([digits_run[0]])
+        load_command("measure_heat_maps").load_runs([digits_run[0]])
 
 
 def test_the_pages_tables_are_those_of_the_results(root):
-    script, page = load_script("measure_heat_maps.py"), (root / "docs/heat_maps.md").read_text()
-    files = sorted(script.RESULTS.glob("*.json"))
+    script, page = load_command("measure_heat_maps"), (root / "docs/heat_maps.md").read_text()
+    files = sorted((root / "measurements/heat_maps").glob("*.json"))
     assert files
     for file in files:
         result = json.loads(file.read_text())

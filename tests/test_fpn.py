@@ -7,7 +7,7 @@ from helpers import (
     filled,
     initialized,
     input_value,
-    load_script,
+    load_command,
     structural_params,
 )
 from mxnet.gluon import nn
@@ -377,7 +377,7 @@ def test_what_a_unit_costs():
 def test_the_summary_of_a_pyramid(monkeypatch, capsys):
     command = ["summary.py", "aff_fpn_resnet20", "--verbose", "--option", "width_multiplier=1"]
     monkeypatch.setattr("sys.argv", command)
-    load_script("summary.py").main()
+    load_command("summary").main()
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines[1:6]] == [
         *("aff_fpn_resnet20", "bottom_up", "top_down", "head", "output")

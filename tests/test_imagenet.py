@@ -167,7 +167,7 @@ def test_a_whole_run_and_its_resumption(photos, root, tmp_path):
     """Two epochs, and the same stopped after the first: records, their reader's threads and all."""
     overrides = ["model.name=aff_cifar_resnet8", "model.options={width_multiplier: 1}"]
     overrides += [f"data.root={photos / 'records'}", "data.image_size=32"]
-    config = load_config(root / "configs/imagenet/smoke.yaml", overrides)
+    config = load_config("imagenet/smoke", overrides)
     whole = train(config, tmp_path / "whole", [mx.cpu()])
     assert whole["labels"] == "3 classes" and "random resized crop" in whole["protocol"]
     shutil.copytree(tmp_path / "whole", tmp_path / "again")

@@ -1,3 +1,5 @@
+import re
+
 import mxnet as mx
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from helpers import (
 from mxnet.gluon import nn
 
 from openaff import UserError, create_model, list_models
+from openaff.analysis.complexity import count_parameters
 from openaff.analysis.reference import printed
 from openaff.fusion import FUSIONS
 from openaff.models import model_info
@@ -409,3 +412,15 @@ def test_the_norm_on_the_input_keeps_its_statistics_however_it_is_wrapped(hybrid
     wrapper(images + 1)  # inference
     np.testing.assert_array_equal(norm.running_mean.data().asnumpy(), before)
     assert norm.gamma.grad_req == "null" and (norm.gamma.data().asnumpy() == 1).all()
+
+
+@pytest.mark.parametrize("name", ["aff_cifar_resnet32", "aff_resnet50", "aff_fpn_resnet20"])
+def test_a_network_is_shown_on_a_screen(name):
+    net = create_model(name)
+    lines = repr(net).splitlines()
+    assert len(lines) <= 15 and all(len(line) <= 100 for line in lines)
+    assert lines[0] == f"{type(net).__name__}("
+    shown = sum(int(re.search(r"([\d,]+) parameters", line)[1].replace(",", "")) for line in lines
+                if "parameters" in line)  # fmt: skip
+    assert shown == count_parameters(net)[0]
+    assert "Dense(" in lines[-2] or "Conv2D(" in lines[-2]

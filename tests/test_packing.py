@@ -9,7 +9,7 @@ import tarfile
 import mxnet as mx
 import numpy as np
 import pytest
-from helpers import load_script
+from helpers import load_command
 from photo_files import write_folder
 from PIL import Image
 from scipy.io import savemat
@@ -293,7 +293,7 @@ def test_tar_files_that_are_refused(tmp_path):
 
 
 def test_script_errors(monkeypatch, tmp_path):
-    script = load_script("prepare_imagenet.py")
+    script = load_command("prepare_imagenet")
     folder = write_folder(tmp_path / "photos")
     (tmp_path / "file.tar").touch()
     for arguments, message in (

@@ -4,7 +4,7 @@ import shutil
 import mxnet as mx
 import numpy as np
 import pytest
-from helpers import load_script
+from helpers import load_command
 from PIL import Image
 
 from openaff import UserError
@@ -76,7 +76,7 @@ def test_photographs_are_cropped_as_in_evaluation(exported, tmp_path):
 
 
 def test_script(exported, photos, monkeypatch, capsys):
-    script = load_script("predict.py")
+    script = load_command("predict")
 
     def call(*arguments):
         command = ["predict.py", "--export", exported, *photos, *arguments]

@@ -5,7 +5,7 @@ import os
 
 import numpy as np
 import pytest
-from helpers import load_script
+from helpers import load_command
 from mask_files import fifo, write_coco
 from PIL import Image
 
@@ -25,7 +25,7 @@ def coco(tmp_path):
 @pytest.fixture
 def prepare(monkeypatch, capsys, coco, tmp_path):
     """scripts/prepare_coco.py in this process: the folder, and what ``main`` prints."""
-    script = load_script("prepare_coco.py")
+    script = load_command("prepare_coco")
 
     def call(*categories, out=tmp_path / "out"):
         command = ["prepare_coco.py", "--coco", str(coco), "--out", str(out)]

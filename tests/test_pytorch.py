@@ -10,7 +10,7 @@ import sys
 import mxnet as mx
 import numpy as np
 import pytest
-from helpers import assert_close, filled, input_value, load_script, param_value, structural_params
+from helpers import assert_close, filled, input_value, load_command, param_value, structural_params
 from PIL import Image
 
 from openaff import MSCAM, UserError, blocks, create_model
@@ -411,7 +411,7 @@ def test_load_errors(exported, tmp_path):
 
 def run_import(monkeypatch, *arguments):
     monkeypatch.setattr("sys.argv", ["import_pytorch.py", *map(str, arguments)])
-    load_script("import_pytorch.py").main()
+    load_command("import_pytorch").main()
 
 
 def assert_same_bits(ours, others):
@@ -656,7 +656,7 @@ CONFIG = {
 
 @pytest.fixture(scope="module")
 def script():
-    return load_script("train_pytorch.py")
+    return load_command("train_pytorch")
 
 
 def engines(script, **optimizer):
@@ -730,7 +730,9 @@ def test_updates_are_those_of_mxnet(script, settings):
             param.wd_mult = 0.0
     given = {"learning_rate": 0.1, **config.settings("float32")}
     trainer = mx.gluon.Trainer(list(ours.values()), config.name, given, kvstore=None)
-    updates = script.Updates(params, config)
+    from openaff.deploy.pytorch.engine import Updates
+
+    updates = Updates(params, config)
     for step in range(4):
         trainer.set_learning_rate(0.1 / (step + 1))
         for name, shape in shapes.items():
@@ -814,7 +816,7 @@ def test_a_stopped_run_goes_on_to_the_same_end(torch_run, script, tmp_path):
     "override, message",
     [
         ("data.batch_size=1", "needs two values or more"),
-        ("precision=amp", "precision=amp is not for train_pytorch.py"),
+        ("precision=amp", "precision=amp is not for training in PyTorch"),
         ("sync_batch_norm=true", "sync_batch_norm=True is not for"),
         ("kvstore=dist_sync", "kvstore=dist_sync is not for"),
         ("freeze=[features.1.*]", "freeze=.* is not for"),
@@ -830,8 +832,8 @@ def test_what_pytorch_does_not_do_is_refused(script, tmp_path, override, message
 
 def test_other_refusals(script, root, monkeypatch):
     made = script.PyTorch("cpu")
-    config = load_config(root / "configs/segmentation/scenes_fpn.yaml")
-    with pytest.raises(UserError, match="data.name=scenes is not for train_pytorch.py"):
+    config = load_config("segmentation/scenes_fpn")
+    with pytest.raises(UserError, match="data.name=scenes is not for training in PyTorch"):
         made.engine(config)
     teacher = {"teacher": "aff_cifar_resnet8", "params": "x"}
     config = load_config({**CONFIG, "distillation": teacher})

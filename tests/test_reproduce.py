@@ -1,10 +1,10 @@
-"""scripts/reproduce_tables.py: rows and tables are trained once, go on, and are recorded."""
+"""openaff tables: rows and tables are trained once, go on, and are recorded."""
 
 import json
 
 import pytest
 from conftest import ROOT
-from helpers import finished_run, load_script
+from helpers import finished_run, load_command
 
 from openaff import UserError
 from openaff.tables import recipes
@@ -14,8 +14,8 @@ from openaff.utils.interrupt import Stopped
 
 
 def test_script(known, monkeypatch, capsys, tmp_path, digits_run):
-    script = load_script("reproduce_tables.py")
-    monkeypatch.setattr(script, "load_tables", lambda root: known)
+    script = load_command("tables")
+    monkeypatch.setattr(script, "load_tables", lambda: known)
 
     def call(*arguments):
         monkeypatch.setattr("sys.argv", ["reproduce_tables.py", *map(str, arguments)])
@@ -28,6 +28,7 @@ def test_script(known, monkeypatch, capsys, tmp_path, digits_run):
             assert f"{row.id}:" in listing or f"--row {row.id} --run --out" in listing
             reduced = row.reduced and row.run == row.id
             assert (f"--row {row.id} --run --protocol reduced" in listing) == bool(reduced)
+    assert "\npython reproduce_tables.py --row fusions-resnet8.aff --run --protocol" in listing
     assert "paper-table7.basic: counted, not trained" in listing
     assert call("--table", "paper-table3", "--group", "imagenet").count("Global") == 4
     assert "**" not in call("--table", "paper-table7")
@@ -107,12 +108,12 @@ def test_a_continued_row_starts_from_the_run_that_it_continues(known, tmp_path, 
     first = "cifar100-runs.2020-11.aff-resnext47-32x4d-coarse"
     second, third = f"{first}-continued", f"{first}-continued-twice"
     values = {"model": "aff_cifar_resnext47_32x4d", "labels": "coarse (20 superclasses)"}
-    values["options"] = recipes.row_config(known, known.row(first)).model.options
+    values["options"] = recipes.row_config(known.row(first)).model.options
 
     def run(name, row_id, start_from=None, count=4):
         devices = [f"gpu({index})" for index in range(count)]
         folder = finished_run(tmp_path / name, digits_run, devices=devices, **values)
-        config = recipes.row_config(known, known.row(row_id), "paper", ["seed=7"])
+        config = recipes.row_config(known.row(row_id), "paper", ["seed=7"])
         config.start_from = start_from and str(start_from / "best.params")
         (folder / "config.yaml").write_text(to_yaml(config))
         return folder
@@ -133,10 +134,10 @@ def test_a_continued_row_starts_from_the_run_that_it_continues(known, tmp_path, 
 
 
 def test_a_stopped_row_goes_on_as_it_began(known, monkeypatch, tmp_path):
-    script, resumed = load_script("reproduce_tables.py"), []
-    monkeypatch.setattr(script, "load_tables", lambda root: known)
+    script, resumed = load_command("tables"), []
+    monkeypatch.setattr(script, "load_tables", lambda: known)
     row = known.row("fusions-resnet8.aff")
-    config = recipes.row_config(known, row, "reduced", ["data.root=here"])
+    config = recipes.row_config(row, "reduced", ["data.root=here"])
     out = tmp_path / "run"
     out.mkdir()
     (out / "config.yaml").write_text(to_yaml(config))
@@ -165,20 +166,20 @@ def test_a_row_is_trained_once_and_recorded(known, monkeypatch, tmp_path, digits
     """A finished run folder is recorded without training again."""
     row = known.row("fusions-resnet8.aff")
     run = finished_run(tmp_path / "run", digits_run)
-    config = recipes.row_config(known, row, "reduced", ["seed=0", "data.root=elsewhere"])
+    config = recipes.row_config(row, "reduced", ["seed=0", "data.root=elsewhere"])
     (run / "config.yaml").write_text(to_yaml(config))
     command = ["x", "--row", row.id, "--run", "--protocol", "reduced"]
     command += ["--out", str(run), "--results", str(tmp_path / "results"), "data.root=here"]
     monkeypatch.setattr("sys.argv", command)
-    load_script("reproduce_tables.py").main()
+    load_command("tables").main()
     (path,) = (tmp_path / "results").rglob("*.json")
     recorded = json.loads(path.read_text())
-    load_script("reproduce_tables.py").main()  # the same again
+    load_command("tables").main()  # the same again
     (run / "metrics.jsonl").write_text((run / "metrics.jsonl").read_text() * 2)
     for there in (path.read_text(), "{"):
         path.write_text(there)
         with pytest.raises(UserError, match="seed0.json is another run's result: name another fol"):
-            load_script("reproduce_tables.py").main()
+            load_command("tables").main()
         assert path.read_text() == there
     assert recorded["row"] == "fusions-resnet8.aff" and len(recorded["curve"]) == 1
     assert recorded["last_accuracy"] == digits_run[1]["last_accuracy"]
@@ -186,8 +187,8 @@ def test_a_row_is_trained_once_and_recorded(known, monkeypatch, tmp_path, digits
 
 def test_a_whole_table_is_trained_once(known, monkeypatch, tmp_path, capsys):
     """Seed after seed, in one folder a run; what has a result is skipped, a stop goes on."""
-    script, trained = load_script("reproduce_tables.py"), []
-    monkeypatch.setattr(script, "load_tables", lambda root: known)
+    script, trained = load_command("tables"), []
+    monkeypatch.setattr(script, "load_tables", lambda: known)
 
     def train_row(args, catalog, results, row, protocol, seed, out):
         assert args.overrides == ["data.root=here"]

@@ -15,7 +15,7 @@ import zipfile
 import mxnet as mx
 import numpy as np
 import pytest
-from helpers import load_script
+from helpers import load_command
 
 from openaff import UserError
 from openaff.data import load_dataset
@@ -50,7 +50,7 @@ def start(root, *arguments):
 
 
 def train(root, out):
-    config = root / "configs/digits/add_resnet8.yaml"
+    config = "digits/add_resnet8"
     return start(root, "--config", config, "--out", out, *OVERRIDES)
 
 
@@ -64,7 +64,7 @@ def finish(process):
 def whole(root, tmp_path_factory):
     """The run without interruption."""
     folder = tmp_path_factory.mktemp("whole") / "run"
-    config = load_config(root / "configs/digits/add_resnet8.yaml", OVERRIDES)
+    config = load_config("digits/add_resnet8", OVERRIDES)
     session.train(config, folder, parse_devices("cpu"))
     return folder
 
@@ -151,7 +151,7 @@ def few_digits(config):
 
 def short_run(root, folder, *overrides):
     """A new run of 3 steps an epoch."""
-    config = load_config(root / "configs/digits/add_resnet8.yaml", [*SHORT, *overrides])
+    config = load_config("digits/add_resnet8", [*SHORT, *overrides])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(session, "load_dataset", few_digits)
         session.train(config, folder, parse_devices("cpu"))
@@ -186,10 +186,16 @@ def test_a_checkpoint_whose_rows_lack_a_figure(run):
 def test_a_finished_run_trains_longer(root, run, tmp_path, monkeypatch, capsys):
     """And ends as a run of that length, where the rate of the first steps is the same."""
     folder, longer = run, short_run(root, tmp_path / "longer", "epochs=4")
-    script = load_script("train_cifar.py")
-    monkeypatch.setattr(sys, "argv", ["train_cifar.py", "--resume", str(folder), "epochs=4"])
-    script.main(script.__doc__)
-    assert "epoch 4/4" in capsys.readouterr().out
+    monkeypatch.setattr(sys, "argv", ["openaff", "train", "--resume", str(folder), "epochs=4"])
+    load_command("train").main()
+    printed = capsys.readouterr().out
+    assert printed.startswith("add_cifar_resnet8 (width_multiplier=1), 77,850 parameters\n")
+    assert " test images; batch " in printed
+    assert re.search(f"^epochs [12] to 4, into {re.escape(str(folder))}$", printed, re.M)
+    assert "epoch 4/4" in printed
+    result = json.loads((folder / "result.json").read_text())
+    assert result["command"] == f"openaff train --resume {folder} epochs=4"
+    assert result["begun_by"] != result["command"] and result["seconds"] > 0
     assert_same_end(folder, longer)
     assert load_config(folder / "config.yaml").epochs == 4
     assert json.loads((folder / "result.json").read_text())["protocol"].startswith("4 epochs")

@@ -1,11 +1,13 @@
 import csv
+import io
 import json
+import re
 import struct
 import subprocess
 import sys
 
 import pytest
-from helpers import load_script
+from helpers import load_command
 from PIL import Image
 from tensorboardX.proto.event_pb2 import Event
 
@@ -14,10 +16,12 @@ from openaff.data import DataConfig, load_dataset
 from openaff.tasks import load_task
 from openaff.training.config import load_config
 from openaff.training.curves import draw_curves, read_metrics
-from openaff.training.run_folder import Run, report
+from openaff.training.report import report
+from openaff.training.run_folder import Run
 from openaff.training.session import train
 from openaff.utils.devices import parse_devices
 from openaff.utils.files import TEMPORARY
+from openaff.utils.progress import progress_bar
 
 
 def test_run_folder_holds_what_was_run_and_what_came_out(digits_run):
@@ -50,8 +54,14 @@ def test_report_is_one_page_with_the_result(digits_run):
         result["protocol"],
         f"{result['best_accuracy']:.2%}, epoch 1, chosen on the test split",
         "![Metrics by epoch](curves.png)",
+        f"| last top-5 accuracy | {result['last_top5']:.2%} |",
+        f"| processor | {result['processor']} |",
+        "| epoch | last rate | train loss | train accuracy | test loss | test accuracy |",
+        f" | {result['last_accuracy']:.2%} |\n",
     ):
         assert text in report
+    assert re.search(r"^\| duration \| 0:0\d:\d\d of training and evaluation \|$", report, re.M)
+    assert result["seconds"] > 0 and "begun by" not in report
     assert len(report.splitlines()) < 40
 
 
@@ -62,6 +72,10 @@ def test_a_report_has_no_row_of_what_is_not_known(digits_run):
     assert "| commit | abc1234 |" in page
     page = report("run", {**digits_run[1], "commit": None}, rows, task)
     assert "commit" not in page and "None" not in page
+    page = report("run", {**digits_run[1], "begun_by": "openaff train a"}, rows, task)
+    assert "| begun by | `openaff train a` |\n| command | `" in page
+    earlier = {key: value for key, value in digits_run[1].items() if key != "seconds"}
+    assert "duration" not in report("run", earlier, rows, task)
 
 
 def test_tensorboard_gets_every_metric(digits_run):
@@ -117,7 +131,7 @@ def test_metrics_in_both_forms(digits_run):
 
 def test_existing_folder_is_refused_and_left_alone(tmp_path, root):
     (tmp_path / "kept").write_text("mine")
-    config = load_config(root / "configs/digits/add_resnet8.yaml")
+    config = load_config("digits/add_resnet8")
     with pytest.raises(UserError, match="exists: take another --out"):
         train(config, tmp_path, parse_devices("cpu"))
     assert [path.name for path in tmp_path.iterdir()] == ["kept"]
@@ -175,9 +189,7 @@ def test_a_run_folder_appears_with_its_first_checkpoint_or_not_at_all(tmp_path):
 
 
 def test_nothing_is_written_when_the_configuration_cannot_run(tmp_path, root):
-    config = load_config(
-        root / "configs/cifar/aff_resnet8.yaml", [f"data.root={tmp_path / 'absent'}"]
-    )
+    config = load_config("cifar/aff_resnet8", [f"data.root={tmp_path / 'absent'}"])
     with pytest.raises(UserError, match="cifar100: nothing in"):
         train(config, tmp_path / "run", parse_devices("cpu"))
     assert list(tmp_path.iterdir()) == []
@@ -235,7 +247,7 @@ def test_a_folder_without_metrics(tmp_path):
 def test_a_run_is_drawn_against_a_csv(digits_run, tmp_path, monkeypatch, capsys):
     theirs = write_curve(tmp_path / "theirs.csv", "epoch,test_accuracy\n1,0.5\n2,0.9\n")
     picture = tmp_path / "curves.png"
-    script = load_script("plot_runs.py")
+    script = load_command("plot")
     (tmp_path / "lr=0.1").symlink_to(digits_run[0])
     command = ["plot_runs.py", "--out", str(picture), f"$ours={digits_run[0]}", str(theirs)]
     command.append(str(tmp_path / "lr=0.1"))
@@ -251,3 +263,32 @@ def test_a_run_is_drawn_against_a_csv(digits_run, tmp_path, monkeypatch, capsys)
     monkeypatch.setattr("sys.argv", ["plot_runs.py", "--out", "x.txt", str(theirs)])
     with pytest.raises(UserError, match="name a .png"):
         script.main()
+
+
+def test_runs_on_several_data_sets_are_drawn_with_a_warning(
+    digits_run, root, tmp_path, monkeypatch, capsys
+):
+    ours = next((root / "results/reduced").glob("aff_*-seed0.json"))
+    command = ["plot_runs.py", "--out", str(tmp_path / "curves.png"), f"a={digits_run[0]}"]
+    for more, warned in (([f"b={digits_run[0]}"], False), ([f"b={ours}"], True)):
+        monkeypatch.setattr("sys.argv", [*command, *more])
+        load_command("plot").main()
+        expected = "CIFAR-100, fine (100 classes) and on digits, 10 digits: do not compare them"
+        assert (expected in capsys.readouterr().err) == warned
+
+
+def test_a_peak_of_the_loss_does_not_flatten_the_rest():
+    rows = [{"epoch": epoch, "test_loss": 1.0, "test_accuracy": 0.5} for epoch in range(20)]
+    (axis, _) = draw_curves({"a": rows}).axes
+    assert axis.get_ylabel() == "loss"
+    rows[0] = {**rows[0], "test_loss": 14.0}
+    (axis, other) = draw_curves({"a": rows}).axes
+    assert axis.get_ylim() == (0, 1.5) and axis.get_ylabel() == "loss, peaks cut off"
+    assert other.get_ylabel() == "accuracy (%)"
+
+
+def test_bars_are_on_terminals_and_in_notebooks(monkeypatch):
+    assert progress_bar([1]).disable  # pytest's stderr is a file
+    monkeypatch.setitem(sys.modules, "ipykernel", None)
+    assert not progress_bar([1], file=io.StringIO()).disable
+    assert progress_bar([1], hidden=True).disable

@@ -39,7 +39,7 @@ def fails_with(root, monkeypatch, capfd):
 
 
 def test_train_then_export(script, fails_with, root, tmp_path):
-    config = root / "configs/digits/add_resnet8.yaml"
+    config = "digits/add_resnet8"
     arguments = ("--config", config, "--out", tmp_path / "run", "--devices", "cpu:2")
     trained = script("train_cifar.py", *arguments, "epochs=1", "schedule.warmup=0")
     assert trained.returncode == 0, trained.stderr
@@ -53,9 +53,9 @@ def test_train_then_export(script, fails_with, root, tmp_path):
 
 
 def test_train_errors(fails_with, root, tmp_path):
-    config = root / "configs/cifar/aff_resnet8.yaml"
+    config = "cifar/aff_resnet8"
     out = ("--out", tmp_path / "run")
-    fails_with("cannot read", "train_cifar.py", "--config", tmp_path / "no.yaml", *out)
+    fails_with("there is no config", "train_cifar.py", "--config", tmp_path / "no.yaml", *out)
     fails_with("'epochs'", "train_cifar.py", "--config", config, *out, "epoch=3")
     fails_with("gpu:7", "train_cifar.py", "--config", config, *out, "--devices", "gpu:7")
     fails_with("not the folder of a finished run", "export.py", "--run", tmp_path, *out)

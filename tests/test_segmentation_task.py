@@ -7,7 +7,7 @@ import shutil
 import mxnet as mx
 import numpy as np
 import pytest
-from helpers import assert_close, load_script
+from helpers import assert_close, load_command
 from mask_files import write_binary, write_masks
 from mxnet import autograd
 from mxnet.gluon import nn
@@ -541,7 +541,7 @@ def test_a_run_learns_and_says_what_it_was(mask_run):
     assert "random scale 0.5 to 2; random crop 16; flip" in result["protocol"]
     report = (folder / "run" / "report.md").read_text()
     assert "| best mean IoU | " in report and "polynomial; 0 warm-up epochs" in report
-    assert "train mean iou | train pixel accuracy" in report
+    assert "train mean IoU | train pixel accuracy" in report
 
 
 def test_a_stopped_run_goes_on_bit_equal(mask_run, tmp_path):
@@ -561,7 +561,7 @@ def test_a_stopped_run_goes_on_bit_equal(mask_run, tmp_path):
 
 def test_a_run_is_evaluated_by_the_script_and_exported(mask_run, tmp_path, monkeypatch, capsys):
     folder, result = mask_run
-    script = load_script("evaluate.py")
+    script = load_command("evaluate")
     table = tmp_path / "classes.csv"
     command = ["evaluate.py", "--run", str(folder / "run"), "--per-class", str(table)]
     monkeypatch.setattr("sys.argv", command)
@@ -598,7 +598,7 @@ def test_binary_masks_by_soft_iou(tmp_path):
 
 def test_pictures_views_and_their_errors(mask_run, tmp_path, monkeypatch, capsys):
     folder, _ = mask_run
-    script = load_script("evaluate.py")
+    script = load_command("evaluate")
 
     def call(*arguments):
         command = ["evaluate.py", "--run", str(folder / "run"), *map(str, arguments)]
@@ -630,7 +630,7 @@ def test_pictures_views_and_their_errors(mask_run, tmp_path, monkeypatch, capsys
 
 def test_predictions_become_masks_and_overlays(mask_run, tmp_path, monkeypatch, capsys):
     folder, _ = mask_run
-    script = load_script("predict.py")
+    script = load_command("predict")
     export_folder(run_subject(folder / "run"), tmp_path / "export")
     (tmp_path / "photos").mkdir()
     for name, size in (("a", (30, 20)), ("b", (47, 61))):

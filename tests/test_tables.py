@@ -13,6 +13,7 @@ from openaff.tables import counts, pages, recipes
 from openaff.tables import results as table_results
 from openaff.tables.catalog import load_tables
 from openaff.tables.plots import draw_all, save_all
+from openaff.utils.packaged import TABLES, config_path
 
 
 def test_every_row_of_a_network_that_is_here_has_a_command(known, root):
@@ -23,10 +24,10 @@ def test_every_row_of_a_network_that_is_here_has_a_command(known, root):
             assert "--run" not in recipes.describe(row)
             continue
         assert f"--devices {recipes.gpus(row.devices)} data." in recipes.describe(row)
-        header = (root / row.config).read_text()
+        header = config_path(row.config).read_text()
         assert re.search(r"--devices (\S+)", header).group(1) == recipes.gpus(row.devices)
         assert ("start_from=FILE" in header) == bool(row.start_from)
-        config = recipes.row_config(known, row)
+        config = recipes.row_config(row)
         trained += 1
         assert (config.model.name, config.data.name) == (row.model, row.dataset)
         assert row.options.items() <= config.model.options.items()
@@ -54,7 +55,7 @@ def test_reduced_forms(known):
             if row.blocks != 1:
                 continue
             count += 1
-            config = recipes.row_config(known, row, "reduced", ["seed=2"])
+            config = recipes.row_config(row, "reduced", ["seed=2"])
             assert (config.model.name, config.seed) == (row.model, 2)
             if row.dataset == "cifar100":
                 options = {"width_multiplier": 1, **row.reduced_options}
@@ -63,9 +64,9 @@ def test_reduced_forms(known):
                 assert (config.data.mixup_alpha, config.schedule.name) == (0, "cosine")
     assert count == 9 + 21 + 5
     row = known.row("paper-table4.short-skip.aff.b1")
-    assert recipes.row_config(known, row, "reduced").model.options["reduction"] == 2
-    assert recipes.row_config(known, row).model.options["width_multiplier"] == 4
-    config = recipes.row_config(known, known.row("fusions-resnet8.sk"), "reduced")
+    assert recipes.row_config(row, "reduced").model.options["reduction"] == 2
+    assert recipes.row_config(row).model.options["width_multiplier"] == 4
+    config = recipes.row_config(known.row("fusions-resnet8.sk"), "reduced")
     assert config.model.options == {"width_multiplier": 1} and config.data.labels == "fine"
 
 
@@ -143,7 +144,7 @@ def test_runs_are_those_of_the_specification(known, source, root):
         runs = [run for run in source["training_runs"] if run["dataset"] == dataset]
         assert len(rows) == len(runs)
         for row, run in zip(rows, runs):
-            check_run(row, run, recipes.row_config(known, row))
+            check_run(row, run, recipes.row_config(row))
 
 
 def check_run(row, run, config):
@@ -219,7 +220,7 @@ def test_ours_come_from_results_alone_with_mean_and_spread(known, results):
     read = table_results.read_results(results, known)
     found = read["fusions-resnet8.aff", "reduced"]
     assert {each["command"] for each in found} == {"train.py configs/a.yaml --out run data.root=c"}
-    (_, _, line, *rest) = pages.render(known["fusions-resnet8"], read, known).splitlines()[5:]
+    (_, _, line, *rest) = pages.render(known["fusions-resnet8"], read).splitlines()[5:]
     assert line.startswith("| ResNet-8, AFF | 37.00 ± 1.00 (3 seeds) |") and not rest
     row = known.row("paper-table5.aff-resnet-50")
     assert table_results.ours(row.figure, [{"last_accuracy": 0.8}]) == "20.00"
@@ -228,7 +229,7 @@ def test_ours_come_from_results_alone_with_mean_and_spread(known, results):
 
 def test_a_figure_in_two_tables_has_one_run(known, tmp_path, digits_run):
     row = known.row("paper-table3.short-skip.aff.b1")
-    values = {"options": recipes.row_config(known, row).model.options}
+    values = {"options": recipes.row_config(row).model.options}
     values["labels"] = "coarse (20 superclasses)"
     run = finished_run(tmp_path / "run", digits_run, last_accuracy=0.75, **values)
     path = table_results.record(tmp_path / "results", run, known, row, "paper")
@@ -236,7 +237,7 @@ def test_a_figure_in_two_tables_has_one_run(known, tmp_path, digits_run):
     assert f"--row {row.id} --run --out runs/{row.run} " in recipes.describe(row)
     read = table_results.read_results(tmp_path / "results", known)
     for table in ("paper-table3", "paper-table4", "paper-figure7"):
-        page = pages.render(known[table], read, known, "short-skip")
+        page = pages.render(known[table], read, "short-skip")
         (line,) = (each for each in page.splitlines() if re.match(r"\| .*AFF\)? \| `aff`", each))
         cells = line.split(" | ")
         assert "76.3" in cells and cells.count("75.00") == 1
@@ -327,7 +328,7 @@ def test_report_and_its_pictures(known, results, tmp_path):
 def test_no_column_is_empty(known, root):
     read = table_results.read_results(root / "results", known)
     for table in known.values():
-        for part in re.split(r"\n\n", pages.render(table, read, known)):
+        for part in re.split(r"\n\n", pages.render(table, read)):
             rows = [line.split(" | ") for line in part.splitlines() if line.startswith("| ")]
             for column in zip(*rows[2:]):
                 assert any(cell.strip("| ") for cell in column), rows[0]
@@ -343,12 +344,11 @@ def test_pages_are_those_of_the_committed_results(known, root):
         assert block in readme
 
 
-def test_a_readme_without_marks_is_left_alone(known, root, tmp_path):
+def test_a_readme_without_marks_is_left_alone(known, tmp_path):
     (tmp_path / "docs").mkdir()
-    shutil.copytree(root / "configs", tmp_path / "configs")
     (tmp_path / "README.md").write_text("# mine\n")
     with pytest.raises(UserError, match="has no <!-- networks"):
-        pages.write_all(load_tables(tmp_path), {})
+        pages.write_all(tmp_path, known, {})
     assert (tmp_path / "README.md").read_text() == "# mine\n"
     assert list((tmp_path / "docs").iterdir()) == []
 
@@ -397,8 +397,8 @@ def test_spread_is_that_of_the_seeds(known, results):
         (("rows:", "rows: []\nnothing:"), "nothing"),
     ],
 )
-def test_a_file_that_is_no_table_is_named(root, tmp_path, change, message):
-    check_damaged(root, tmp_path, "fusions-resnet8.yaml", change, message)
+def test_a_file_that_is_no_table_is_named(tmp_path, change, message):
+    check_damaged(tmp_path, "fusions-resnet8.yaml", change, message)
 
 
 @pytest.mark.parametrize(
@@ -411,22 +411,21 @@ def test_a_file_that_is_no_table_is_named(root, tmp_path, change, message):
         (("key: aff, ", "key: se, "), "run is paper-table4.same-layer.aff.b1, and there is no suc"),
     ],
 )
-def test_a_group_that_is_none_is_named(root, tmp_path, change, message):
-    check_damaged(root, tmp_path, "paper-table4.yaml", change, message)
+def test_a_group_that_is_none_is_named(tmp_path, change, message):
+    check_damaged(tmp_path, "paper-table4.yaml", change, message)
 
 
 def test_a_table_without_rows(tmp_path):
-    (tmp_path / "configs" / "tables").mkdir(parents=True)
-    (tmp_path / "configs" / "tables" / "a.yaml").write_text("{title: x, kind: ours, source: x}")
+    (tmp_path / "a.yaml").write_text("{title: x, kind: ours, source: x}")
     with pytest.raises(UserError, match="a.yaml is no table: it has no rows"):
         load_tables(tmp_path)
 
 
-def check_damaged(root, tmp_path, name, change, message):
-    folder = tmp_path / "configs" / "tables"
-    shutil.copytree(root / "configs" / "tables", folder)
+def check_damaged(tmp_path, name, change, message):
+    folder = tmp_path / "tables"
+    shutil.copytree(TABLES, folder)
     path = folder / name
     assert change[0] in path.read_text()
     path.write_text(path.read_text().replace(*change, 1))
     with pytest.raises(UserError, match=message):
-        load_tables(tmp_path)
+        load_tables(folder)

@@ -3,7 +3,7 @@
 import shutil
 
 import pytest
-from helpers import load_script
+from helpers import load_command
 
 from openaff import UserError
 from openaff.data import DataConfig, load_dataset
@@ -76,7 +76,7 @@ def test_it_is_evaluated_exported_and_run(pixel_run, tmp_path):
 
 def test_the_scripts_take_it_too(pixel_run, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["evaluate.py", "--run", str(pixel_run[0])])
-    load_script("evaluate.py").main()
+    load_command("evaluate").main()
     assert "aff_pixelnet1 on squares test, 3 classes: pixel accuracy 9" in capsys.readouterr().out
     for flag, message in (
         ("--per-class", "the task pixels has no figures by class"),
@@ -84,7 +84,7 @@ def test_the_scripts_take_it_too(pixel_run, monkeypatch, capsys):
     ):
         monkeypatch.setattr("sys.argv", ["evaluate.py", "--run", str(pixel_run[0]), flag, "x.csv"])
         with pytest.raises(UserError, match=message):
-            load_script("evaluate.py").main()
+            load_command("evaluate").main()
 
 
 def test_settings_without_effect_on_it_are_refused():

@@ -24,6 +24,7 @@ from ..fusion import FUSIONS
 from ..models import create_model
 from ..utils.errors import UserError
 from ..utils.framework import physical_cores
+from ..utils.packaged import pip_install
 from .pillow_autoaugment import PillowAutoAugment
 from .reference import printed
 
@@ -337,7 +338,7 @@ def photos(turns=5, images=128, batch_size=32):
         from sklearn.datasets import load_sample_images
     except ImportError as error:
         raise UserError(
-            f"the photographs come with scikit-learn ({error}): pip install -e .[demo]"
+            f"the photographs come with scikit-learn ({error}): {pip_install('demo')}"
         ) from None
     samples = [Image.fromarray(pixels) for pixels in load_sample_images().images]
     with tempfile.TemporaryDirectory() as root:

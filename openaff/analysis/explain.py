@@ -5,12 +5,12 @@ from typing import Any, Dict, List, Optional
 
 import mxnet as mx
 import numpy as np
-from tqdm import tqdm
 
 from ..data.preprocessing import Preprocessing
 from ..data.transforms import IGNORE
 from ..tasks import TASKS
 from ..utils.errors import UserError, suggest
+from ..utils.progress import progress_bar
 from .cam import (
     METHODS,
     ClassifierOutputTarget,
@@ -136,9 +136,7 @@ def explain(
     titles = [""] * len(images) if titles is None else titles
     looks = {title: Look(subject, methods, layer) for title, subject in subjects.items()}
     rows = []
-    for image, title, true in zip(
-        tqdm(images, unit="image", leave=False, disable=None), titles, truth
-    ):
+    for image, title, true in zip(progress_bar(images, unit="image"), titles, truth):
         row = Row(None, title, None, [])
         for heading, look in looks.items():
             seen = look.see(image)

@@ -19,6 +19,7 @@ class Labels:
     key: str  # what configurations and result files call it, such as "fine"
     classes: Optional[int]  # None: depends on the files
     words: str  # for people, such as "fine (100 classes)"; {} stands for the number of classes
+    names: Optional[Tuple[str, ...]] = None  # of the classes, where they do not depend on the files
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class DatasetInfo:
     std: Optional[Tuple[float, float, float]] = None
     crop_ratio: Optional[float] = None  # photographs: size of the centre crop / short side
     colours: Optional[Tuple[Tuple[int, int, int], ...]] = None  # of the classes in pictures, RGB
+    tested_on: str = "test"  # the split that networks are tested on, in words
 
     def granularity(self, key=None):
         """The :class:`Labels` with this key, by default the first ones."""
@@ -44,6 +46,15 @@ class DatasetInfo:
                 return labels
         known = " or ".join(labels.key for labels in self.labels)
         raise UserError(f"data.labels must be {known}, not {key!r}")
+
+    def input_shape(self, config):
+        """(3, H, W) that a :class:`~openaff.data.config.DataConfig` asks for, without the files.
+
+        A dense data set's images have sizes of their own; this is a usual one.
+        """
+        channels, height, width = self.image_shape
+        scale = (config.image_size or min(height, width)) / min(height, width)
+        return (channels, round(height * scale), round(width * scale))
 
 
 def register_dataset(key, **facts):

@@ -28,7 +28,7 @@ VOID = len(CLASSES)  # the label of pixels that do not count
     "camvid",
     title="CamVid",
     task="segmentation",
-    labels=(Labels("classes", len(CLASSES), f"{len(CLASSES)} classes"),),
+    labels=(Labels("classes", len(CLASSES), f"{len(CLASSES)} classes", tuple(CLASSES)),),
     image_shape=(3, 360, 480),
     settings=SETTINGS,
     mean=MEAN,

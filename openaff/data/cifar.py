@@ -15,10 +15,11 @@ from dataclasses import dataclass, field
 from typing import Dict, Tuple
 
 import numpy as np
-from tqdm import tqdm
 
 from ..utils.errors import UserError
+from ..utils.progress import progress_bar
 from .base import DATASETS, Dataset, ImageSet, Labels, register_dataset
+from .cifar_names import CIFAR10, COARSE, FINE
 
 URL = "https://www.cs.toronto.edu/~kriz/"
 IMAGE_BYTES = 3 * 32 * 32
@@ -120,7 +121,7 @@ SETTINGS = ("root", "download", "crop_padding", "autoaugment", "mixup_alpha", "m
 @register_dataset(
     "cifar10",
     title="CIFAR-10",
-    labels=(Labels("classes", 10, "10 classes"),),
+    labels=(Labels("classes", 10, "10 classes", CIFAR10),),
     settings=SETTINGS,
     **COMMON,
 )
@@ -133,8 +134,8 @@ def load_cifar10(config):
     "cifar100",
     title="CIFAR-100",
     labels=(
-        Labels("fine", 100, "fine (100 classes)"),
-        Labels("coarse", 20, "coarse (20 superclasses)"),
+        Labels("fine", 100, "fine (100 classes)", FINE),
+        Labels("coarse", 20, "coarse (20 superclasses)", COARSE),
     ),
     settings=("labels", *SETTINGS),
     **COMMON,
@@ -332,7 +333,9 @@ def _download(url, path, md5):
         path.parent.mkdir(parents=True, exist_ok=True)
         with urllib.request.urlopen(url, timeout=60) as response, open(part, "wb") as out:
             total = int(response.headers.get("Content-Length", 0)) or None
-            with tqdm(total=total, unit="B", unit_scale=True, desc=path.name) as progress:
+            with progress_bar(
+                total=total, unit="B", unit_scale=True, desc=path.name, leave=True
+            ) as progress:
                 for chunk in iter(lambda: response.read(1 << 20), b""):
                     out.write(chunk)
                     digest.update(chunk)

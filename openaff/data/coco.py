@@ -9,11 +9,12 @@ import shutil
 
 import numpy as np
 from PIL import Image, ImageOps
-from tqdm import tqdm
 
 from ..utils.errors import UserError, one_line, suggest
 from ..utils.files import atomic_folder, write_json, write_text
 from ..utils.json_files import read_json
+from ..utils.packaged import pip_install
+from ..utils.progress import progress_bar
 from ..utils.provenance import provenance
 from .image_folder import ORIENTATION, opened
 from .masks import CLASSES
@@ -70,7 +71,7 @@ def prepare(coco, categories, out):
         facts = {}
         for split, images in found.items():
             counts = np.zeros(256, int)
-            for image in tqdm(images, unit="img", desc=split, leave=False, disable=None):
+            for image in progress_bar(images, unit="img", desc=split):
                 counts += _write(coco / SPLITS[split], image, folder, decode)
             names = [pathlib.Path(image["file_name"]).stem for image in images]
             write_text(folder / f"{split}.txt", "\n".join(names) + "\n")
@@ -85,9 +86,7 @@ def _decoder():
     try:
         from pycocotools import mask
     except ImportError as error:
-        raise UserError(
-            f"COCO's masks need pycocotools ({error}): pip install -e .[coco]"
-        ) from None
+        raise UserError(f"COCO's masks need pycocotools ({error}): {pip_install('coco')}") from None
 
     def decode(segmentation, height, width):
         if isinstance(segmentation, list):  # four numbers are taken for a box

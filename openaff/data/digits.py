@@ -4,6 +4,7 @@ import numpy as np
 from PIL import Image
 
 from ..utils.errors import UserError
+from ..utils.packaged import pip_install
 from .base import Dataset, ImageSet, Labels, register_dataset
 
 TEST_SHARE = 0.2
@@ -14,7 +15,7 @@ SPLIT_SEED = 0
     "digits",
     title="digits",
     task="classification",
-    labels=(Labels("classes", 10, "10 digits"),),
+    labels=(Labels("classes", 10, "10 digits", tuple("0123456789")),),
     image_shape=(3, 32, 32),
     settings=("crop_padding", "autoaugment", "mixup_alpha", "mixup_off_epochs"),
 )
@@ -52,7 +53,7 @@ def digit_splits():
         from sklearn.model_selection import train_test_split
     except ImportError as error:
         raise UserError(
-            f"the digits come with scikit-learn ({error}); install it: pip install -e .[demo]"
+            f"the digits come with scikit-learn ({error}); install it: {pip_install('demo')}"
         ) from None
 
     digits = datasets.load_digits()

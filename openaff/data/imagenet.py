@@ -20,6 +20,7 @@ PHOTOGRAPHS = {
     "mean": MEAN,
     "std": STD,
     "crop_ratio": CROP_RATIO,
+    "tested_on": SPLITS["val"],
     "settings": (
         "root",
         "image_size",
@@ -56,8 +57,9 @@ def load_imagenet(config):
 def load_photos(config):
     """The images in ``config.root``: record files if there are any, otherwise class folders.
 
-    Records are ``train.rec`` and ``val.rec`` with their ``.idx``, as ``prepare_imagenet.py`` packs
-    them.  Folders are ``train/CLASS/`` and ``val/CLASS/``.  One split may be missing; it is None.
+    Records are ``train.rec`` and ``val.rec`` with their ``.idx``, as ``openaff prepare-imagenet``
+    packs them.  Folders are ``train/CLASS/`` and ``val/CLASS/``.  One split may be missing; it is
+    None.
 
     Raises
     ------
@@ -85,7 +87,7 @@ def load_photos(config):
     else:
         raise UserError(
             f"{root} holds neither train.rec and val.rec nor train/ and val/: see "
-            "scripts/prepare_imagenet.py and docs/imagenet.md"
+            "openaff prepare-imagenet and docs/imagenet.md"
         )
     counts = [
         f"{len(splits[split]):,} {word} images" for split, word in SPLITS.items() if split in splits
@@ -114,7 +116,7 @@ def _read_records(root, crops, name):
         if name != "imagenet":
             raise UserError(
                 f"{root} has no {MANIFEST}, so its classes are not known: pack the images with "
-                "scripts/prepare_imagenet.py"
+                "openaff prepare-imagenet"
             )
         classes, packed = list(map(str, range(CLASSES))), {}
     else:

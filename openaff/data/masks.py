@@ -64,10 +64,13 @@ def load_masks(config):
 
 
 @register_dataset(
-    "stopsign", title="StopSign", labels=(Labels("classes", 2, "stop sign or not"),), **MASKS
+    "stopsign",
+    title="StopSign",
+    labels=(Labels("classes", 2, "stop sign or not", STOPSIGN),),
+    **MASKS,
 )
 def load_stopsign(config):
-    """COCO's images with stop signs, as ``scripts/prepare_coco.py`` writes them; see the paper."""
+    """COCO's images with stop signs, as ``openaff prepare-coco`` writes them; see the paper."""
     dataset = load_masks(config)
     if dataset.class_names != STOPSIGN:
         raise UserError(

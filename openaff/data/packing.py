@@ -16,12 +16,12 @@ from functools import partial
 import mxnet as mx
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from ..utils.errors import UserError
 from ..utils.files import atomic, check_size, lock, refuse_special, sha256, write_json
 from ..utils.json_files import WrongJSON, read_json
 from ..utils.labels import check_names
+from ..utils.progress import progress_bar
 from .image_folder import class_folders, read_photo
 from .records import MANIFEST, SPLIT, read_manifest
 
@@ -73,7 +73,7 @@ def train_tar_items(path):
     items, classes = [], []
     with _open_tar(path) as outer:
         members = sorted(_files(path, outer), key=lambda member: member.name)
-        for member in tqdm(members, unit="class", desc="reading the index", disable=None):
+        for member in progress_bar(members, unit="class", desc="reading the index", leave=True):
             synset, suffix = os.path.splitext(member.name)
             if suffix != ".tar":
                 raise UserError(
@@ -292,7 +292,7 @@ def _pack_parts(split, items, parts, make, workers):
         if not (parts / f"{number:05d}.json").exists()
     ]
     done = len(items) - sum(len(chunk) for chunk, _ in missing)
-    with tqdm(total=len(items), initial=done, unit="img", desc=split, disable=None) as bar:
+    with progress_bar(total=len(items), initial=done, unit="img", desc=split, leave=True) as bar:
         if workers == 1:
             for task in missing:
                 bar.update(make(task))

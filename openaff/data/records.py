@@ -9,12 +9,12 @@ import time
 
 import mxnet as mx
 import numpy as np
-from tqdm import tqdm
 
 from ..utils.errors import UserError
 from ..utils.files import write_json
 from ..utils.framework import check_processes, physical_cores
 from ..utils.json_files import WrongJSON, read_json
+from ..utils.progress import progress_bar
 from .image_folder import read_photo
 from .mixup import one_hot
 
@@ -122,13 +122,11 @@ class RecordSet:
         length = self.path.stat().st_size
         sizes = np.diff(np.append(offsets, length))
         digest = hashlib.sha256()
-        with open(self.path, "rb") as source, tqdm(
+        with open(self.path, "rb") as source, progress_bar(
             total=length,
             unit="B",
             unit_scale=True,
             desc=f"checking {self.path.name}, once",
-            leave=False,
-            disable=None,
         ) as bar:
             for number, size in enumerate(map(int, sizes)):
                 content = source.read(size)

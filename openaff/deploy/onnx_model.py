@@ -16,6 +16,7 @@ import numpy as np
 
 from ..utils.errors import UserError
 from ..utils.files import atomic
+from ..utils.packaged import pip_install
 from ..utils.params import read_arrays
 
 INPUT, OUTPUT = "data", "logits"
@@ -35,7 +36,7 @@ def exporter():
         import onnxruntime  # noqa: F401
     except ImportError as error:
         raise UserError(
-            f"ONNX export needs onnx and onnxruntime ({error}): pip install -e .[onnx]"
+            f"ONNX export needs onnx and onnxruntime ({error}): {pip_install('onnx')}"
         ) from None
     try:
         from mxnet import onnx as mx_onnx  # noqa: F401
@@ -156,7 +157,7 @@ def _write(model, path):
     if foreign or opsets != {OPSET}:
         raise UserError(
             f"the installed onnxruntime wrote opset {opsets} and the operators of {foreign}, not "
-            f"plain opset {OPSET}: pip install -e .[onnx]"
+            f"plain opset {OPSET}: {pip_install('onnx')}"
         )
     del model.opset_import[:]
     model.opset_import.append(onnx.helper.make_opsetid("", OPSET))
@@ -272,7 +273,7 @@ def runtime():
     try:
         import onnxruntime
     except ImportError as error:
-        raise UserError(f"{error}: pip install -e .[onnx]") from None
+        raise UserError(f"{error}: {pip_install('onnx')}") from None
     return onnxruntime
 
 

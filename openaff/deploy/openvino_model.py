@@ -4,6 +4,7 @@ import collections
 import pathlib
 
 from ..utils.errors import UserError, one_line
+from ..utils.packaged import pip_install
 
 OLDEST = (2024, 4)  # year and release; see setup.py
 PRECISIONS = ("f32", "auto")
@@ -19,7 +20,7 @@ def runtime():
     UserError
         It is missing, or too old.
     """
-    install = "pip install -e .[openvino]"
+    install = pip_install("openvino")
     try:
         import openvino
     except ImportError as error:

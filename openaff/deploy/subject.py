@@ -4,12 +4,14 @@ import pathlib
 from dataclasses import dataclass, fields
 from typing import Any, Dict, Optional, Tuple
 
+import mxnet as mx
+
 from ..data import DATASETS, DataConfig, load_dataset
+from ..data.masks import read_names
 from ..models.pretrained import PUBLISHED, load_model, load_published
 from ..tasks import TASKS, check_network
 from ..utils.arguments import add_imports
-from ..utils.cli import parse_options
-from ..utils.configs import build, read_yaml
+from ..utils.configs import build, parse_options, read_yaml
 from ..utils.descriptions import read_result
 from ..utils.errors import UserError
 from ..utils.imports import import_modules
@@ -118,18 +120,22 @@ def export_subject(folder, engine="auto", precision=None):
     )
 
 
-def published_subject(name, params, ctx=None):
-    """The :class:`Subject` of a published checkpoint, from the authors' file ``params``."""
+def published_subject(name, params, ctx=None, names=None):
+    """The :class:`Subject` of a published checkpoint, from the authors' file ``params``.
+
+    ``names`` are the class names; by default what we know of the data set, or numbers.
+    """
     net, known = load_published(name, params, ctx)
     info = DATASETS[known.dataset]
+    labels = info.granularity(known.labels)
     return Subject(
         net,
         known.model,
         known.options,
         info.task,
         known.dataset,
-        known.labels and info.granularity(known.labels).words,
-        tuple(map(str, range(known.outputs))),
+        known.labels and labels.words,
+        _class_names(names, labels.names, known.classes),
         info.image_shape,
         info.mean,
         info.std,
@@ -138,26 +144,72 @@ def published_subject(name, params, ctx=None):
     )
 
 
-def model_subject(model, params, data, dataset, options=None, ctx=None):
+def model_subject(model, params, data, dataset=None, options=None, ctx=None, names=None):
     """The :class:`Subject` of a model id and a file of parameters, for a data set.
 
-    ``data`` is the :class:`~openaff.data.DataConfig` that ``dataset`` was loaded by.
+    Parameters
+    ----------
+    model : str
+        See :func:`openaff.list_models`.
+    params : path-like
+        The file of its parameters.
+    data : DataConfig
+        Which data set.
+    dataset : Dataset, optional
+        What ``data`` names, where it was loaded; the files are not needed.
+    options : dict, optional
+        The network's.
+    ctx : mx.Context, optional
+    names : sequence of str, optional
+        The class names; by default the data set's own, or numbers where only its files have them.
+
+    Raises
+    ------
+    UserError
+        Parameters of another network, or another number of names than classes.
     """
-    check_network(model, dataset.name)
+    check_network(model, data.name)
+    net = load_model(model, params, ctx, **(options or {}))
+    info = DATASETS[data.name]
+    if dataset is None and info.mean is None:  # measured on images that come with a package
+        dataset = load_dataset(data)
+    if dataset is not None:
+        names = _class_names(names, dataset.class_names, len(dataset.class_names))
+        shape, words = dataset.test.image_shape, dataset.labels
+    else:
+        shape, labels = info.input_shape(data), info.granularity(data.labels)
+        names = _class_names(names, labels.names, labels.classes or _count(net, shape, info, ctx))
+        words = labels.words.format(len(names))
+    scaled = info if dataset is None else dataset
     return Subject(
-        load_model(model, params, ctx, **(options or {})),
+        net,
         model,
         options or {},
-        dataset.task,
-        dataset.name,
-        dataset.labels,
-        dataset.class_names,
-        dataset.test.image_shape,
-        dataset.mean,
-        dataset.std,
+        info.task,
+        info.key,
+        words,
+        names,
+        shape,
+        scaled.mean,
+        scaled.std,
         _crop_ratio(data),
         short_side=_short_side(data),
     )
+
+
+def _class_names(given, known, count):
+    """The names that were given, the known ones, or numbers; ``count`` of them."""
+    if given is None:
+        return tuple(known or map(str, range(count)))
+    if len(given) != count:
+        raise UserError(f"there are {len(given)} class names for {count} classes")
+    return tuple(given)
+
+
+def _count(net, shape, info, ctx):
+    """How many classes a network tells apart."""
+    outputs = net(mx.nd.zeros((1, *shape), ctx=ctx)).shape[1]
+    return 2 if TASKS[info.task].dense and outputs == 1 else outputs
 
 
 def _short_side(data):
@@ -202,6 +254,14 @@ def add_arguments(parser, exports=False):
     data.add_argument("--dataset", metavar="NAME", help=f"of --model: {', '.join(DATASETS)}")
     data.add_argument("--labels", metavar="KIND", help="cifar100: fine (default) or coarse")
     data.add_argument("--data", metavar="DIR", help="folder of the data set (CIFAR: Gluon's own)")
+    if exports:
+        parser.set_defaults(names=None)
+    else:
+        data.add_argument(
+            "--names",
+            metavar="FILE",
+            help="of --model and --published: class names, one a line (the data set's, or numbers)",
+        )
     data.add_argument(
         "--setting",
         action="append",
@@ -235,7 +295,9 @@ def data_from_arguments(args):
         data = export_data(args.export)
     elif args.run:
         _refuse(
-            args, ("params", "option", "dataset", "labels", "imports"), "--run: the run settles it"
+            args,
+            ("params", "option", "dataset", "labels", "imports", "names"),
+            "--run: the run settles it",
         )
         data = run_data(args.run)
     else:
@@ -285,16 +347,18 @@ def subject_from_arguments(args, data, dataset=None, ctx=None):
         return export_subject(args.export, args.engine, args.precision)
     if args.run:
         return run_subject(args.run, ctx)
+    names = None if args.names is None else read_names(pathlib.Path(args.names))
     if args.published:
-        return published_subject(args.published, args.params, ctx)
-    return model_subject(
-        args.model,
-        args.params,
-        data,
-        dataset or load_dataset(data),
-        parse_options(args.option),
-        ctx,
-    )
+        return published_subject(args.published, args.params, ctx, names)
+    if dataset is None and names_are_in_files(args):
+        dataset = load_dataset(data)
+    options = parse_options(args.option)
+    return model_subject(args.model, args.params, data, dataset, options, ctx, names)
+
+
+def names_are_in_files(args):
+    """Whether the class names of ``--model`` come from the folder that ``--data`` names."""
+    return bool(args.model and args.data and args.names is None)
 
 
 def _refuse(args, flags, settled):

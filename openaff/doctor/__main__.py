@@ -1,7 +1,7 @@
 """Find out what this machine can do, and how to fix each problem.
 
-    python -m openaff.doctor
-    python -m openaff.doctor --devices gpu:0,1 --data DIR --json
+    openaff doctor
+    openaff doctor --devices gpu:0,1 --data DIR --json
 
 The exit status is 0 if training can run on the devices, otherwise 1.
 """
@@ -26,7 +26,7 @@ def _seconds(text):
 
 
 def parse_args():
-    parser = Parser(__doc__, prog="python -m openaff.doctor")
+    parser = Parser(__doc__, "doctor")
     parser.add_argument(
         "--devices", default="cpu", help="devices to train on: cpu, cpu:N or gpu:0,1 (%(default)s)"
     )

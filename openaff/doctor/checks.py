@@ -8,6 +8,7 @@ import re
 
 from ..utils import cuda
 from ..utils import framework as runtime
+from ..utils.packaged import pip_install
 from .child import run_python
 from .finding import ERROR, OK, WARNING, Finding
 from .machine import memory_bytes, nvidia_gpus, shared_memory_bytes
@@ -40,10 +41,10 @@ def check_requirements():
 
         requirements = [Requirement(line) for line in importlib.metadata.requires("openaff") or ()]
     except importlib.metadata.PackageNotFoundError:
-        yield Finding("packages", WARNING, "openaff is not installed: pip install -e .[cpu]")
+        yield Finding("packages", WARNING, f"openaff is not installed: {pip_install('cpu')}")
         return
     except ImportError:
-        yield Finding("packages", WARNING, "packaging is missing: pip install -e .[cpu]")
+        yield Finding("packages", WARNING, f"packaging is missing: {pip_install('cpu')}")
         return
     right, missing = [], {}
     for requirement in requirements:
@@ -64,7 +65,7 @@ def check_requirements():
                 f"pip install '{name}{asked}'",
             )
     for extra, names in missing.items():
-        remedy = f"pip install -e .[{extra or 'cpu'}]"
+        remedy = pip_install(extra or "cpu")
         text = f"{USES[extra]} needs {', '.join(names)}: {remedy}"
         yield Finding("packages", WARNING, text)
     if right:
@@ -80,7 +81,7 @@ def check_devices(devices, limit):
     cpu = run_python(SMOKE, "cpu", limit=limit, DNNL_VERBOSE="1")
     facts = {"cuda": False}
     if cpu.problem and cpu.problem.startswith("ModuleNotFoundError"):
-        yield Finding("packages", ERROR, f"{cpu.problem}: pip install -e .[cpu]")
+        yield Finding("packages", ERROR, f"{cpu.problem}: {pip_install('cpu')}")
     elif cpu.problem:
         yield Finding("mxnet", ERROR, cpu.problem)
     else:

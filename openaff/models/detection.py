@@ -13,6 +13,7 @@ from mxnet.gluon import nn
 
 from ..utils.errors import UserError, positive_int
 from ..utils.imports import import_gluoncv
+from ..utils.packaged import pip_install
 from .fpn import FPN
 
 RATIOS = (1, 2, 0.5, 3, 1 / 3)  # width / height of SSD's boxes
@@ -136,4 +137,4 @@ def _gluoncv():
     try:
         return import_gluoncv("gluoncv.model_zoo")
     except ImportError as error:
-        raise UserError(f"detectors need gluoncv ({error}): pip install -e .[gluoncv]") from None
+        raise UserError(f"detectors need gluoncv ({error}): {pip_install('gluoncv')}") from None

@@ -25,7 +25,7 @@ from .factory import register_backbone
 from .resnet import BASIC, BLOCKS, ResNet, ResNetOptions
 from .resnext import DEPTHS as RESNEXT_DEPTHS
 from .resnext import ResNeXt, ResNeXtOptions
-from .stages import PostActNet, PostActOptions
+from .stages import PostActNet, PostActOptions, outline
 
 # Depths that list_models shows; the formula takes any 6b + 2 that is none of ImageNet's.
 DEPTHS = (8, 14, 20, 26)
@@ -169,6 +169,7 @@ class FPN(nn.HybridBlock):
     Options = None
     host = None  # the bottom-up network's class
     fusion_defaults = {"reduction": 16}  # of the options of the pyramid's fusions
+    __repr__ = outline
 
     def __init__(self, *numbers, prefix=None, params=None, **options):
         super().__init__(prefix=prefix, params=params)

@@ -13,6 +13,7 @@ from ..data import DATASETS
 from ..fusion import FUSIONS
 from ..utils.configs import parse_yaml
 from ..utils.errors import UserError, one_line, suggest
+from ..utils.packaged import TABLES
 
 KINDS = {  # a table's kind -> its heading on the page
     "paper": "The paper's tables",
@@ -198,11 +199,7 @@ class Table:
 
 
 class Catalog(dict):
-    """Key -> :class:`Table`; ``root`` is the folder whose recipes and results these are."""
-
-    def __init__(self, root):
-        super().__init__()
-        self.root = pathlib.Path(root)
+    """Key -> :class:`Table`."""
 
     def rows(self):
         """All rows of all tables by id."""
@@ -218,16 +215,16 @@ class Catalog(dict):
         return rows[row_id]
 
 
-def load_tables(root):
-    """The :class:`Catalog` of the YAML files in ``root/configs/tables``.
+def load_tables(folder=TABLES):
+    """The :class:`Catalog` of the YAML files in a folder, by default of openaff's own.
 
     Raises
     ------
     UserError
         A file that is no table, an id that stands twice, or a reference to no row.
     """
-    catalog, rows = Catalog(root), {}
-    for path in sorted(pathlib.Path(root, "configs", "tables").glob("*.yaml")):
+    catalog, rows = Catalog(), {}
+    for path in sorted(pathlib.Path(folder).glob("*.yaml")):
         try:
             table = catalog[path.stem] = _table(path.stem, parse_yaml(path.read_text()))
             for row in table.rows:

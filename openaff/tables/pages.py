@@ -11,7 +11,7 @@ from .results import mean, ours
 FUSIONS_TABLE = "fusions-resnet8"  # that the README shows
 
 
-def render(table, results, catalog, only=None):
+def render(table, results, only=None):
     """A table in Markdown, ours beside the published figures; empty columns are left out.
 
     ``only``: key of the one group to show.
@@ -21,7 +21,7 @@ def render(table, results, catalog, only=None):
     if table.counts:
         lines += ["", *_counts(table)]
     for group in (each for each in table.groups if only in (None, each.key)):
-        lines += ["", *_group(table, group, results, catalog)]
+        lines += ["", *_group(table, group, results)]
     flat = [row for row in table.rows if row.group is None]
     if flat:
         lines += ["", *_flat(flat, results)]
@@ -79,7 +79,7 @@ def _flat(rows, results):
     return markdown(columns, cells)
 
 
-def _group(table, group, results, catalog):
+def _group(table, group, results):
     """The lines of a group: a line a fusion, columns by blocks a stage."""
     rows = {}
     for row in table.rows:
@@ -88,7 +88,7 @@ def _group(table, group, results, catalog):
     ends = [f", b = {blocks}" for blocks in group.blocks] or [""]
     columns = [group.metric + ", %", "key", "options"]
     columns += ["published" + end for end in ends] + ["ours" + end for end in ends]
-    columns += [f"ours, reduced: {_reduced_data(table, group, catalog)[0]}"]
+    columns += [f"ours, reduced: {_reduced_data(table, group)[0]}"]
     columns += ["parameters" + end for end in ends]
     cells = []
     for series in group.series:
@@ -107,11 +107,11 @@ def _group(table, group, results, catalog):
             ]
         )
     start = group.title[0].upper() + group.title[1:]
-    lines = [f"#### {start}", "", _about(table, group, catalog)]
+    lines = [f"#### {start}", "", _about(table, group)]
     return lines + ["", *markdown(columns, cells)]
 
 
-def _about(table, group, catalog):
+def _about(table, group):
     """What all of a group's rows have in common, in sentences."""
     parts = [group.note] if group.note else []
     if group.labels:
@@ -124,19 +124,19 @@ def _about(table, group, catalog):
     if group.config:
         parts.append(f"Recipe: `{group.config}`.")
     if group.reduced:
-        title, labels = _reduced_data(table, group, catalog)
+        title, labels = _reduced_data(table, group)
         parts.append(
             f"Reduced form, of the first network: `{group.reduced}`, on {title}, {labels}."
         )
     return " ".join(parts)
 
 
-def _reduced_data(table, group, catalog):
+def _reduced_data(table, group):
     """The data set and labels of a group's reduced form, in words."""
     row = next((row for row in table.rows if row.group == group.key and row.reduced), None)
     if row is None:
         return "", ""
-    config = row_config(catalog, row, "reduced")
+    config = row_config(row, "reduced")
     info = DATASETS[config.data.name]
     return info.title, info.granularity(config.data.labels).words
 
@@ -153,15 +153,17 @@ def _billions(count):
     return "" if count is None else f"{count / 1e9:.3f}G"
 
 
-def write_all(catalog, results):
+def write_all(root, catalog, results):
     """Write ``docs/tables.md``, its pictures and the README's tables; returns their paths.
+
+    ``root`` is the clone's folder.
 
     Raises
     ------
     UserError
         A README without the two marks that a table stands between; nothing is written then.
     """
-    root, pictures = catalog.root, plots.draw_all(catalog, results)
+    pictures = plots.draw_all(catalog, results)
     page = tables_page(catalog, results, [(name, caption) for name, _, caption in pictures])
     readme = (root / "README.md").read_text()
     for name, block in readme_tables(catalog, results).items():
@@ -177,18 +179,18 @@ def write_all(catalog, results):
 
 ABOUT = """# The published tables, and ours beside them
 
-`python scripts/reproduce_tables.py --report` writes this page from `configs/tables` (published
-figures) and `results` (ours, each from a file that a run wrote). Ours are of the last epoch:
-nothing is chosen on the test split. A column without a figure is left out. A blank published
+`openaff tables --report` writes this page from `openaff/configs/tables` (published figures) and
+`results` (ours, each from a file that a run wrote). Ours are of the last epoch: nothing is chosen
+on the test split. A column without a figure is left out. A blank published
 figure: the source does not print it. A blank figure of ours: not run yet.
 
-- One row: `python scripts/reproduce_tables.py --row ID --run --out DIR data.root=DIR` trains it by
-  the recipe of the published figure, or goes on with its run folder.
+- One row: `openaff tables --row ID --run --out DIR data.root=DIR` trains it by the recipe of the
+  published figure, or goes on with its run folder. `openaff configs RECIPE` prints a recipe.
 - `--protocol reduced` trains a row's reduced form, which two CPU cores can finish. The columns
   "ours, reduced" are of it. Do not compare them with published figures.
-- A whole table: `python scripts/reproduce_tables.py --table paper-table4 --run --protocol reduced
-  --seeds 0,1,2 cifar100.root=DIR camvid.root=DIR`. It skips what is there. Stopped, the same
-  command goes on. `--group short-skip` takes one of its parts.
+- A whole table: `openaff tables --table paper-table4 --run --protocol reduced --seeds 0,1,2
+  cifar100.root=DIR camvid.root=DIR`. It skips what is there. Stopped, the same command goes on.
+  `--group short-skip` takes one of its parts.
 - `--list` prints the command of every row.
 
 Figures of one run that stand in several tables have one run folder.
@@ -206,7 +208,7 @@ def tables_page(catalog, results, pictures):
         parts.append(f"## {heading}\n")
         for table in catalog.values():
             if table.kind == kind:
-                parts.append(render(table, results, catalog))
+                parts.append(render(table, results))
                 parts += filter(None, [_commands(table, results)])
     return "\n".join(parts)
 

@@ -8,11 +8,12 @@ from ..data import DATASETS
 from ..training.config import load_config
 from ..utils.errors import UserError
 
+PROGRAM = "openaff tables"  # in the commands of pages
 PROTOCOLS = ("paper", "reduced")
 WHEREABOUTS = ("root", "download", "workers")  # settings of data that change no result
 
 
-def row_config(catalog, row, protocol="paper", overrides=()):
+def row_config(row, protocol="paper", overrides=()):
     """The :class:`~openaff.training.config.Config` that trains a row.
 
     ``paper`` is the recipe of the published figure; ``reduced`` one that two CPU cores can finish.
@@ -35,7 +36,7 @@ def row_config(catalog, row, protocol="paper", overrides=()):
     options = row.reduced_options if reduced else row.options
     settings = [f"model.options.{key}={json.dumps(value)}" for key, value in options.items()]
     settings.append(f"model.name={row.model}")
-    return load_config(catalog.root / path, settings + list(overrides))
+    return load_config(path, settings + list(overrides))
 
 
 def same_run(theirs, ours):
@@ -49,7 +50,7 @@ def _but_whereabouts(config):
     return values
 
 
-def describe(row):
+def describe(row, program=PROGRAM):
     """A row of the list: its id, and the command or why there is none."""
     if row.model is None:
         return f"{row.id}: {row.note or 'the network is not here'}"
@@ -57,7 +58,9 @@ def describe(row):
         return f"{row.id}: {row.note or 'the recipe is not known'}"
     start = f" --start-from runs/{row.start_from}" if row.start_from else ""
     devices = f"--devices {gpus(row.devices)}"
-    return f"{_command(row)} --out runs/{row.run}{start} {devices} {_data(row.dataset)}"
+    return (
+        f"{program} --row {row.id} --run --out runs/{row.run}{start} {devices} {_data(row.dataset)}"
+    )
 
 
 def gpus(count):
@@ -65,10 +68,11 @@ def gpus(count):
     return "gpu:" + ",".join(map(str, range(count)))
 
 
-def describe_reduced(row, dataset, seed=0):
+def describe_reduced(row, dataset, seed=0, program=PROGRAM):
     """The command of a row's run by the reduced protocol, on the data set of its recipe."""
     return (
-        f"{_command(row)} --protocol reduced --seed {seed} --out {reduced_folder(row, seed)} "
+        f"{program} --row {row.id} --run --protocol reduced --seed {seed} --out "
+        f"{reduced_folder(row, seed)} "
         f"--results runs/results {_data(dataset)}"  # results/ may have this one
     )
 
@@ -76,10 +80,6 @@ def describe_reduced(row, dataset, seed=0):
 def reduced_folder(row, seed, base="runs/reduced"):
     """The run folder of a row by the reduced protocol."""
     return pathlib.Path(base, f"{row.run}-seed{seed}")
-
-
-def _command(row):
-    return f"python scripts/reproduce_tables.py --row {row.id} --run"
 
 
 def _data(dataset):

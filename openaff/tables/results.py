@@ -72,7 +72,9 @@ def _finished(run, catalog, row, protocol):
         result = {"row": row.run, "protocol_name": protocol, **result, "curve": curve}
         _check(catalog, result)
         # Paths of the machine that ran it say nothing to others.
-        result["command"] = shlex.join(map(_without_path, shlex.split(result["command"])))
+        for key in ("command", "begun_by"):
+            if key in result:
+                result[key] = shlex.join(map(_without_path, shlex.split(result[key])))
         return result
     except UNUSABLE as error:
         raise UserError(f"{run} is no finished run of {row.id}: {reason(error)}") from None
@@ -95,7 +97,7 @@ def starting_weights(catalog, row, folder):
     folder = pathlib.Path(folder).resolve()
     try:
         theirs = load_config(folder / "config.yaml")
-        expected = dataclasses.replace(row_config(catalog, earlier), seed=theirs.seed)
+        expected = dataclasses.replace(row_config(earlier), seed=theirs.seed)
         expected.start_from = theirs.start_from if earlier.start_from else None
         if not same_run(theirs, expected) or bool(theirs.start_from) != bool(earlier.start_from):
             raise UserError("it is of another configuration")
@@ -139,7 +141,7 @@ def _check(catalog, result):
     row, protocol = catalog.row(result["row"]), result["protocol_name"]
     if protocol not in PROTOCOLS:
         raise ValueError(f"there is no protocol {protocol!r}")
-    config = row_config(catalog, row, protocol)
+    config = row_config(row, protocol)
     labels = DATASETS[config.data.name].granularity(config.data.labels)
     expected = {"row": row.run, "model": row.model, "options": config.model.options}
     expected["dataset"] = config.data.name

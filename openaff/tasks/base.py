@@ -57,6 +57,8 @@ class Task:
     metrics : tuple of Metric
         What is measured by epoch, besides the loss.  The first is the headline figure: the best
         parameters are those where it is best.
+    further : dict of str to str
+        Other figures of the meter, which a run's result has for its last epoch: key -> title.
     Loss : class
         ``Loss(**options)(outputs, targets, images)`` gives float32 (N,).
     dense : bool
@@ -66,6 +68,7 @@ class Task:
 
     key = None
     metrics = ()
+    further = {}
     Loss = None
     dense = False
 

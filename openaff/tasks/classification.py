@@ -95,6 +95,7 @@ class Classification(Task):
 
     key = "classification"
     metrics = (ACCURACY,)
+    further = {"top5": "top-5 accuracy"}
     Loss = CrossEntropy
 
     @property

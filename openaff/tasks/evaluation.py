@@ -6,11 +6,11 @@ import time
 
 import mxnet as mx
 from mxnet import gluon
-from tqdm import tqdm
 
 from ..data.batches import test_batches
 from ..utils.errors import UserError
 from ..utils.files import atomic
+from ..utils.progress import progress_bar
 from . import load_task
 
 
@@ -98,7 +98,7 @@ def evaluate_network(net, dataset, devices, batch_size=128, workers=None, task=N
         return net(images).slice_axis(axis=1, begin=0, end=used_outputs)
 
     start = time.perf_counter()
-    bar = tqdm(batches.epoch(), total=len(batches), unit="batch", leave=False, disable=None)
+    bar = progress_bar(batches.epoch(), total=len(batches), unit="batch")
     meter = evaluate(used, bar, task, devices, detailed=True)
     values = meter.values()
     seconds = time.perf_counter() - start

@@ -3,11 +3,11 @@
 import mxnet as mx
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
-from tqdm import tqdm
 
 from ..data import DATASETS
 from ..data.transforms import IGNORE, Normalize
 from ..utils.files import atomic_folder
+from ..utils.progress import progress_bar
 
 IGNORED = (255, 255, 255)  # the colour of pixels that do not count
 WRONG, RIGHT = (214, 39, 40), (90, 90, 90)  # of pixels in a picture of errors
@@ -121,9 +121,7 @@ def draw_predictions(net, dataset, task, folder, device, count=None):
     colours = class_colours(dataset.name, len(dataset.class_names))
     names = getattr(test, "names", None) or [f"{index:05}" for index in range(len(test))]
     with atomic_folder(folder) as temporary:
-        for index, name in enumerate(
-            tqdm(names[:count], unit="picture", leave=False, disable=None)
-        ):
+        for index, name in enumerate(progress_bar(names[:count], unit="picture")):
             images, maps = test.take([index], None)
             outputs = net(mx.nd.array(normalize(images), ctx=device)).asnumpy()
             (decoded,) = task.decode(outputs[:, : task.classes], dataset.class_names)

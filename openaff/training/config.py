@@ -15,6 +15,7 @@ from ..tasks import TASKS, check_network
 from ..utils.configs import Section, build, check_types, read_yaml, require
 from ..utils.errors import UserError
 from ..utils.imports import import_modules
+from ..utils.packaged import config_path
 from .optimizers import OptimizerConfig
 from .schedule import ScheduleConfig
 
@@ -172,7 +173,8 @@ def load_config(source, overrides=()):
     Parameters
     ----------
     source : path-like or dict
-        A file, or its content.
+        A file, a name such as ``cifar/aff_resnet8``, see
+        :func:`~openaff.utils.packaged.config_path`, or a file's content.
     overrides : sequence of str
         ``"optimizer.lr=0.1"`` and so on.
 
@@ -182,8 +184,8 @@ def load_config(source, overrides=()):
         A file that is missing or no YAML mapping, an unknown key (with the nearest valid name),
         a value of the wrong type or range, or a setting that has no effect.
     """
-    where = "config" if isinstance(source, dict) else pathlib.Path(source)
-    values = source if isinstance(source, dict) else read_yaml(source)
+    where = "config" if isinstance(source, dict) else config_path(source)
+    values = source if isinstance(source, dict) else read_yaml(where)
     moved = "optimizer.label_smoothing=", "loss.label_smoothing="
     overrides = [override.replace(*moved) for override in overrides]
     config = build(Config, _moved(values), overrides, where)

@@ -1,6 +1,7 @@
 """Metrics by epoch: reading them, and drawing them."""
 
 import csv
+import math
 import pathlib
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -101,7 +102,7 @@ def draw_curves(runs):
     FigureCanvasAgg(figure)
     for axis, key in zip(figure.subplots(1, len(keys), squeeze=False)[0], keys):
         metric = METRICS[key]
-        scale = 100 if metric.percent else 1
+        scale, drawn = 100 if metric.percent else 1, []
         for index, (name, rows) in enumerate(runs.items()):
             for part, line in zip(PARTS, ("--", "-")):
                 known = [row for row in rows if f"{part}_{key}" in row]
@@ -112,13 +113,26 @@ def draw_curves(runs):
                 shown = name.replace("$", r"\$").replace("_", " _", name.startswith("_"))
                 curve = f"{shown}, {part}" if known else None
                 axis.plot(epochs, values, line, color=f"C{index}", marker=marker, label=curve)
+                drawn += filter(math.isfinite, values)
+        top = None if metric.percent else _top(drawn)
+        if top is not None:
+            axis.set_ylim(0, top)
         axis.set_xlabel("epoch")
-        axis.set_ylabel(metric.title + " (%)" * metric.percent)
+        cut = ", peaks cut off" * (top is not None)
+        axis.set_ylabel(metric.title + " (%)" * metric.percent + cut)
         axis.grid(alpha=0.3)
         axis.xaxis.get_major_locator().set_params(integer=True)
         if axis.get_legend_handles_labels()[0]:
             axis.legend(fontsize="small")
     return figure
+
+
+def _top(values):
+    """Where an axis ends, so that a peak of some epochs does not flatten all others; or None."""
+    if len(values) < 10:
+        return None
+    usual = sorted(values)[int(0.9 * len(values)) - 1]
+    return 1.5 * usual if max(values) > 3 * usual > 0 else None
 
 
 def plot_curves(path, runs):

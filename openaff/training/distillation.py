@@ -6,6 +6,7 @@ from mxnet import autograd, gluon
 from ..models.pretrained import load_model, load_parameters
 from ..utils.errors import UserError, suggest
 from ..utils.imports import import_gluoncv
+from ..utils.packaged import pip_install
 
 GLUONCV = "gluoncv:"
 
@@ -94,7 +95,7 @@ def _gluoncv_model(name, classes, options):
         model_zoo = import_gluoncv()
     except ImportError as error:
         raise UserError(
-            f"the teacher {GLUONCV}{name} needs gluoncv ({error}): pip install -e .[gluoncv]"
+            f"the teacher {GLUONCV}{name} needs gluoncv ({error}): {pip_install('gluoncv')}"
         ) from None
 
     known = model_zoo.get_model_list()

@@ -48,7 +48,7 @@ class Workers:
         if missing:
             raise UserError(
                 f"kvstore={kind} is for several workers, but {missing[0]} is not set: start them "
-                "with scripts/launch_local.py, or see docs/distributed.md"
+                "with openaff launch, or see docs/distributed.md"
             )
         self.kvstore = mx.kv.create(kind)
         self.rank, self.count = self.kvstore.rank, self.kvstore.num_workers

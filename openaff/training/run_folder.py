@@ -26,7 +26,7 @@ from ..utils.labels import LABELS, write_labels
 from ..utils.provenance import environment, provenance
 from .checkpoint import save_checkpoint
 from .curves import plot_curves, read_metrics
-from .finetuning import describe_start
+from .report import report
 
 WEIGHTS = ("best.params", "last.params")
 
@@ -210,38 +210,3 @@ def refuse_existing(path):
     """A :class:`UserError` where a run folder, or anything of its name, is there already."""
     if pathlib.Path(path).exists():
         raise UserError(f"the run folder {path} exists: take another --out, or remove it")
-
-
-def report(name, result, rows, task):
-    """The run on one page, in Markdown."""
-    headline = task.headline
-    best, last = (result[f"{which}_{headline.key}"] for which in ("best", "last"))
-    options = ", ".join(f"{key}={value}" for key, value in result["options"].items())
-    facts = {
-        "model": result["model"] + (f" ({options})" if options else ""),
-        "parameters": f"{result['parameters']:,}, {result['trainable_parameters']:,} trainable",
-        "data": f"{result['dataset']}, {result['labels']}; {result['split']}",
-        "protocol": result["protocol"],
-        **({"start": describe_start(result["start"])} if result.get("start") else {}),
-        "seed": result["seed"],
-        f"best {headline.title}": headline.show(best)
-        + ", epoch {best_epoch}, {best_selection}".format(**result),
-        f"last {headline.title}": headline.show(last),
-        "speed": f"{result['images_per_second']:,.0f} training images/s on "
-        + ", ".join(result["devices"])
-        + (f" of each of {result['workers']} workers" if result["workers"] > 1 else ""),
-        "versions": ", ".join(f"{key} {value}" for key, value in result["versions"].items()),
-        "OMP_NUM_THREADS": result["threads"],
-        "commit": result["commit"],
-        "command": f"`{result['command']}`",
-        "finished": result["date"],
-    }
-    figures = ["loss", *(metric.key for metric in task.metrics)]
-    columns = ["epoch", "lr", *(f"{part}_{key}" for part in ("train", "test") for key in figures)]
-    tail = rows[-5:]
-    lines = [f"# {name}", "", "| | |", "|---|---|"]
-    lines += [f"| {key} | {value} |" for key, value in facts.items() if value is not None]
-    lines += ["", "![Metrics by epoch](curves.png)", "", f"Last {len(tail)} epochs:", ""]
-    lines += ["| " + " | ".join(columns).replace("_", " ") + " |", "|---" * len(columns) + "|"]
-    lines += ["| " + " | ".join(f"{row[key]:.4g}" for key in columns) + " |" for row in tail]
-    return "\n".join(lines) + "\n"

@@ -10,10 +10,9 @@ import time
 import mxnet as mx
 import numpy as np
 from mxnet.contrib import amp
-from tqdm import tqdm
 
 from ..analysis.complexity import count_parameters
-from ..data import load_dataset
+from ..data import DATASETS, load_dataset
 from ..data.batches import test_batches, training_batches
 from ..data.transforms import describe_augmentation
 from ..models import create_model
@@ -22,12 +21,16 @@ from ..tasks import NonFiniteLoss, load_task
 from ..utils.errors import UserError
 from ..utils.interrupt import Stopped, StopRequest
 from ..utils.json_files import check_kind
+from ..utils.program import command
+from ..utils.progress import progress_bar
+from ..utils.provenance import processor
 from .checkpoint import LAST, load_checkpoint
 from .config import changed_config, refuse_differences, to_yaml
 from .distillation import Distillation, load_teacher
 from .distributed import Workers
 from .engine import Engine, initialize
 from .finetuning import describe_finetuning, describe_start, freeze, load_start, scale_rates
+from .report import describe_devices, describe_model
 from .run_folder import Run, refuse_existing
 from .schedule import Schedule
 
@@ -70,8 +73,7 @@ def train(config, out, devices, engine=_mxnet):
             out, to_yaml(config), session.task, session.workers.rank == 0, config.imports
         ) as session.run:
             session.save()  # so that a crash in the first epoch can be resumed, too
-        if session.start and session.workers.rank == 0:
-            print(f"start from {describe_start(session.start)}", flush=True)
+        session.introduce()
         return session.fit(stop)
 
 
@@ -108,6 +110,7 @@ def resume(folder, devices, checkpoint=LAST, engine=_mxnet, overrides=()):
     except UserError:
         session.run.release()
         raise
+    session.introduce()
     if changed:
         session.run.change(to_yaml(config))
         session.save()  # a checkpoint holds its configuration
@@ -139,6 +142,8 @@ class _Session:
         )
         self.net, self.evaluation_net = networks(config, self.task.outputs, devices)
         self.start = None  # what was loaded, and what is new
+        self.begun_by, self.elapsed = command(), 0.0  # its first command; seconds of all epochs
+        self.further = {}  # figures of the last evaluation, see Task
         if fresh and config.start_from:
             self.start = load_start(self.net, config)
         scale_rates(self.net, config.lr_mult, freeze(self.net, config.freeze))
@@ -175,6 +180,31 @@ class _Session:
         }
         return Distillation(self.task.loss, teacher, **given)
 
+    def introduce(self):
+        """Print what is trained, on what, and where to: what follows takes long."""
+        if self.workers.rank != 0:
+            return
+        config, data = self.config, self.dataset
+        print(f"{describe_model(config.model.name, config.model.options)}, {self._size()}")
+        print(
+            f"{data.name}, {data.labels}: {len(data.train):,} training and {len(data.test):,} "
+            f"{self._tested_on} images; batch {self.batch_size * self.workers.count} on "
+            + describe_devices(self.engine.devices, self.workers.count)
+        )
+        if self.start:
+            print(f"start from {describe_start(self.start)}")
+        print(f"epochs {self.epoch} to {config.epochs}, into {self.run.path}", flush=True)
+
+    @property
+    def _tested_on(self):
+        return DATASETS[self.config.data.name].tested_on
+
+    def _size(self):
+        try:
+            return f"{count_parameters(self.net)[0]:,} parameters"
+        except UserError:  # the first batch will settle the shapes
+            return "parameters not known yet"
+
     def fit(self, stop):
         first = self.workers.rank == 0
         if self.config.data.batch_size == 1 and first:
@@ -206,13 +236,12 @@ class _Session:
         every = self.config.checkpoint_steps
         self._since, self._waited_before = time.perf_counter(), 0.0
         images_a_step = self.batch_size * self.workers.count
-        with tqdm(
+        with progress_bar(
             total=len(self.batches) * images_a_step,
             initial=self.batch * images_a_step,
             unit="img",
             desc=self._title(),
-            leave=False,
-            disable=None if self.workers.rank == 0 else True,
+            hidden=self.workers.rank != 0,
         ) as bar:
             for images, targets in self.batches.epoch(self.epoch, self.batch, mixing):
                 try:
@@ -242,8 +271,13 @@ class _Session:
         """Add what has passed to the epoch's seconds, and to those of them spent on waiting."""
         now = time.perf_counter()
         self.seconds += now - self._since
+        self._spend(now - self._since)
         self.waited += self.batches.waited - self._waited_before
         self._since, self._waited_before = now, self.batches.waited
+
+    def _spend(self, seconds):
+        if self.elapsed is not None:  # it is not known of runs that an earlier edition began
+            self.elapsed += seconds
 
     def _evaluate(self):
         """Evaluate what was just saved, and return the epoch's row of metrics."""
@@ -256,6 +290,9 @@ class _Session:
         except NonFiniteLoss:
             raise self._not_finite() from None
         figures = self._figures()
+        self.further = {f"last_{key}": tested.get(key) for key in self.task.further}
+        seconds = time.perf_counter() - start
+        self._spend(seconds)
         return {
             "epoch": self.epoch,
             "lr": self.schedule(self.engine.step - 1),
@@ -263,7 +300,7 @@ class _Session:
             **{f"test_{key}": tested[key] for key in figures},
             "images_per_second": self.images / self.seconds,
             "waited_for_data": self.waited / self.seconds,
-            "evaluation_seconds": time.perf_counter() - start,
+            "evaluation_seconds": seconds,
         }
 
     def _figures(self):
@@ -303,6 +340,8 @@ class _Session:
             "sums": sums,
             "seconds": self.seconds,
             "waited": self.waited,
+            "elapsed": self.elapsed,
+            "begun_by": self.begun_by,
             "rows": self.run.rows,
             "start": self.start,
             "devices": len(self.devices),
@@ -327,6 +366,7 @@ class _Session:
         state = load_checkpoint(path, self.engine, self.workers.count, check)
         self.engine.restore(state)
         self.start = state.get("start")
+        self.elapsed, self.begun_by = state.get("elapsed"), state.get("begun_by")
         self.epoch, self.batch = state["epoch"], state["batch"]
         self.seconds, self.waited = state["seconds"], state["waited"]
         self.meter = self.task.meter()
@@ -375,8 +415,12 @@ class _Session:
             "headline": headline,
             f"best_{headline}": best[f"test_{headline}"],
             "best_epoch": best["epoch"],
-            "best_selection": "chosen on the test split",
+            "best_selection": f"chosen on the {self._tested_on} split",
             f"last_{headline}": rows[-1][f"test_{headline}"],
+            **{key: value for key, value in self.further.items() if value is not None},
+            **({"seconds": round(self.elapsed, 1)} if self.elapsed is not None else {}),
+            **({"begun_by": self.begun_by} if self.begun_by not in (None, command()) else {}),
+            "processor": processor(),
             "images_per_second": float(np.median([row["images_per_second"] for row in rows])),
         }
 

@@ -1,9 +1,9 @@
 """The argument parser of all programs."""
 
 import argparse
-import sys
 
 from .errors import UserError, printable
+from .program import arguments, program
 
 LARGEST = 10**6  # that a count on a command line may be
 
@@ -16,14 +16,26 @@ def count(flag, text):
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser that keeps the line breaks of its description and prints one-line errors."""
+    """A parser that keeps the line breaks of its description and prints one-line errors.
 
-    def __init__(self, description, prog=None):
+    Parameters
+    ----------
+    description : str
+        What the program does.  Its examples begin with ``openaff COMMAND``; where the program was
+        started otherwise, the help says how.
+    command : str, optional
+        The name of the command, if it is one of ``openaff``'s.
+    """
+
+    def __init__(self, description, command=None):
         form = argparse.RawDescriptionHelpFormatter
+        prog = program()
+        description = description.replace(f"    openaff {command}", f"    {prog}")
         super().__init__(prog=prog, description=description, formatter_class=form)
 
     def parse_known_args(self, args=None, namespace=None):
-        for text in sys.argv[1:] if args is None else args:
+        args = arguments() if args is None else args
+        for text in args:
             try:
                 text.encode()
             except UnicodeEncodeError:  # names of files may be any bytes, and nothing prints them

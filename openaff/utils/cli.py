@@ -1,23 +1,17 @@
-"""What all scripts share: one-line errors and exit statuses."""
+"""What all commands share: one-line errors and exit statuses."""
 
 import errno
 import os
 import sys
 import traceback
 
-import yaml
-
-from .configs import parse_yaml
 from .errors import UserError, one_line, printable
-from .framework import import_mxnet
 from .interrupt import STATUS, Stopped
 
-import_mxnet()
+# Bad input; a disk that is full or cannot be written; a name that is not text.
+_SHOWN_IN_ONE_LINE = (UserError, OSError, UnicodeEncodeError, MemoryError)
 
-import mxnet as mx  # noqa: E402
-
-# Bad input; a disk that is full or cannot be written; a name that is not text; MXNet's errors.
-_SHOWN_IN_ONE_LINE = (UserError, OSError, UnicodeEncodeError, mx.base.MXNetError, MemoryError)
+_BROKEN_PIPE = 141  # the status of a program that SIGPIPE ends
 
 
 def run(main):
@@ -27,18 +21,27 @@ def run(main):
     """
     try:
         main()
-    except _SHOWN_IN_ONE_LINE as error:
-        if os.environ.get("OPENAFF_TRACEBACK"):
-            traceback.print_exc()
-        _exit(f"error: {printable(_reason(error))}", 2)
+        sys.stdout.flush()
+    except BrokenPipeError:  # as in "... | head", which has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(_BROKEN_PIPE)
     except Stopped as stopped:
         _exit(printable(str(stopped)), STATUS)
     except KeyboardInterrupt:
         _exit("interrupted", 130)
-    except Exception:
+    except Exception as error:
+        if isinstance(error, (*_SHOWN_IN_ONE_LINE, _mxnet_error())):
+            if os.environ.get("OPENAFF_TRACEBACK"):
+                traceback.print_exc()
+            _exit(f"error: {printable(_reason(error))}", 2)
         if "DMLC_ROLE" not in os.environ:
             raise
         _exit(traceback.format_exc(), 1)
+
+
+def _mxnet_error():
+    """MXNet's error, where mxnet is imported: commands that need none start without it."""
+    return getattr(sys.modules.get("mxnet.base"), "MXNetError", UserError)
 
 
 def _reason(error):
@@ -63,19 +66,3 @@ def _exit(message, status):
         sys.stdout.flush()
         os._exit(status)
     sys.exit(status)
-
-
-def parse_options(texts):
-    """A network's options from ``key=value`` strings, with values in YAML."""
-    options = {}
-    for text in texts:
-        key, equals, value = text.partition("=")
-        if not (key and equals):
-            raise UserError(f"--option {text!r}: write key=value, such as width_multiplier=1")
-        if key == "name":
-            raise UserError(f"--option {text!r}: the network already has a name")
-        try:
-            options[key] = parse_yaml(value)
-        except (yaml.YAMLError, ValueError, RecursionError):  # ValueError: such as 2020-13-45
-            raise UserError(f"--option {text!r}: the value is not YAML") from None
-    return options

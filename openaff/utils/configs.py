@@ -101,6 +101,22 @@ def read_yaml(path):
     return values
 
 
+def parse_options(texts):
+    """A network's options from ``key=value`` strings, with values in YAML."""
+    options = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not (key and equals):
+            raise UserError(f"--option {text!r}: write key=value, such as width_multiplier=1")
+        if key == "name":
+            raise UserError(f"--option {text!r}: the network already has a name")
+        try:
+            options[key] = parse_yaml(value)
+        except (yaml.YAMLError, ValueError, RecursionError):  # ValueError: such as 2020-13-45
+            raise UserError(f"--option {text!r}: the value is not YAML") from None
+    return options
+
+
 def build(schema, values, overrides=(), where="config"):
     """Fill a ``schema``, a :class:`Section` class, from a mapping and overrides, without checks.
 
@@ -178,6 +194,18 @@ def _unknown_key(schema, where, full_key):
         parent.append(part)
         known = fields[part].default_factory
     names = [".".join(parent + [name]) for name in fields]
+    elsewhere = [name for name in _names(schema) if name.split(".")[-1] == full_key.split(".")[-1]]
     return "{}: unknown key {!r}{} (known: {})".format(
-        where, full_key, suggest(full_key, names), ", ".join(names)
+        where, full_key, suggest(full_key, names, first=elsewhere), ", ".join(names)
     )
+
+
+def _names(schema, prefix=""):
+    """The full names of all settings, such as ``optimizer.lr``."""
+    names = []
+    for each in dataclasses.fields(schema):
+        if dataclasses.is_dataclass(each.default_factory):
+            names += _names(each.default_factory, f"{prefix}{each.name}.")
+        else:
+            names.append(prefix + each.name)
+    return names

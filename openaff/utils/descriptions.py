@@ -78,7 +78,7 @@ def read_description(folder):
     except (OSError, WrongJSON) as error:
         raise UserError(
             f"{folder} is not an export folder: cannot read {EXPORT} ({error}); "
-            "scripts/export.py writes one"
+            "openaff export writes one"
         ) from None
     if not isinstance(description, dict) or description.get("format") != EXPORT_FORMAT:
         raise UserError(f"{path} is of another format: export the network anew")

@@ -5,6 +5,7 @@ import re
 import mxnet as mx
 
 from .errors import UserError
+from .packaged import pip_install
 
 MOST_CPU_DEVICES = 64
 
@@ -46,7 +47,7 @@ def _usable_gpu(index):
     if not mx.runtime.Features().is_enabled("CUDA"):
         raise UserError(
             f"gpu:{index} cannot be used, because this mxnet is for the CPU only: pip uninstall "
-            "mxnet, then pip install -e .[cu117]; or use --devices cpu"
+            f"mxnet, then {pip_install('cu117')}; or use --devices cpu"
         )
     try:
         count = mx.context.num_gpus()

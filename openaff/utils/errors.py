@@ -23,9 +23,13 @@ def printable(text):
     )
 
 
-def suggest(name, known, count=3):
-    """``"; did you mean 'a' or 'b'?"`` for the names nearest to ``name``, or ``""``."""
+def suggest(name, known, count=3, first=()):
+    """``"; did you mean 'a' or 'b'?"`` for the names nearest to ``name``, or ``""``.
+
+    ``first``: names that are meant for another reason, before the nearest ones.
+    """
     near = difflib.get_close_matches(str(name), list(known), n=count, cutoff=0.6)
+    near = list(dict.fromkeys([*first, *near]))[:count]
     return "; did you mean {}?".format(" or ".join(map(repr, near))) if near else ""
 
 

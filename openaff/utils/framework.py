@@ -10,6 +10,7 @@ import sys
 
 from . import cuda
 from .errors import UserError, positive_int
+from .packaged import pip_install
 
 
 class FrameworkError(ImportError):
@@ -120,7 +121,7 @@ def explain(error):
     builds = cuda.mxnet_builds()
     if not builds and isinstance(error, ModuleNotFoundError) and error.name == "mxnet":
         return (
-            "MXNet is not installed: pip install -e .[cpu] (or .[cu117] for NVIDIA GPUs; in a "
+            f"MXNet is not installed: {pip_install('cpu')} (or [cu117] for NVIDIA GPUs; in a "
             "clone, make demo installs it into .venv)"
         )
     if len(builds) > 1:
@@ -140,7 +141,7 @@ def explain(error):
         # Another build was uninstalled, and with it the files that both had installed.
         return f"{build}'s files are gone: pip install --force-reinstall --no-deps {build}==1.9.1"
     if isinstance(error, ModuleNotFoundError):
-        return f"{build} needs {error.name}, which is missing: pip install -e .[{extra}]"
+        return f"{build} needs {error.name}, which is missing: {pip_install(extra)}"
     lines = str(error).strip().splitlines() or [""]
     return f"{build} cannot be imported: {type(error).__name__}: {lines[-1]}"
 
@@ -150,7 +151,7 @@ def two_builds(builds):
     names = " ".join(builds)
     return (
         f"{' and '.join(builds)} overwrite each other's files: pip uninstall -y {names}, then "
-        "pip install -e .[cpu] or .[cu117]"
+        f"{pip_install('cpu')} or [cu117]"
     )
 
 
@@ -158,11 +159,11 @@ def _missing(library, build, extra):
     if library == cuda.DRIVER:
         return (
             f"{library} is missing; it is part of NVIDIA's driver: install the driver, or the CPU "
-            f"build: pip uninstall -y {build}, then pip install -e .[cpu]"
+            f"build: pip uninstall -y {build}, then {pip_install('cpu')}"
         )
     if library in cuda.LIBRARIES:
         wheel = cuda.LIBRARIES[library]
-        return f"{library} is missing; {wheel} has it: pip install -e .[{extra}]"
+        return f"{library} is missing; {wheel} has it: {pip_install(extra)}"
     packages = {"libgomp.so.1": "libgomp1", "libquadmath.so.0": "libquadmath0"}
     remedy = packages.get(library, f"the package that has {library}")
     return f"{library} is missing: on Debian, apt install {remedy}"

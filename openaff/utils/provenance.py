@@ -3,13 +3,13 @@
 import os
 import pathlib
 import platform
-import shlex
 import subprocess
-import sys
 from datetime import datetime, timezone
 
 import mxnet as mx
 import numpy as np
+
+from .program import command
 
 
 def environment():
@@ -19,7 +19,7 @@ def environment():
         "platform": platform.platform(),
         "mxnet": mx.__version__,
         "numpy": np.__version__,
-        "processor": _processor(),
+        "processor": processor(),
         "cores": len(os.sched_getaffinity(0)),
         "threads": _threads(),
         "commit": _commit(),
@@ -39,12 +39,13 @@ def provenance():
         },
         "threads": _threads(),
         "commit": _commit(),
-        "command": shlex.join([pathlib.Path(sys.argv[0]).name] + sys.argv[1:]),
+        "command": command(),
         "date": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
     }
 
 
-def _processor():
+def processor():
+    """The processor's name, as far as the system says it."""
     try:
         with open("/proc/cpuinfo") as lines:
             return next(line.split(":", 1)[1].strip() for line in lines if "model name" in line)

@@ -33,7 +33,8 @@ def main():
         parser.add_argument(f"--{name}", type=int, default=count, metavar="N", help="(%(default)s)")
     args = parser.parse_args()
     for module in pkgutil.walk_packages(openaff.__path__, "openaff."):
-        if not module.name.endswith(("__main__", ".smoke", ".network")):
+        pytorch = (".network", ".pytorch.engine", ".train_pytorch")  # they import PyTorch
+        if not module.name.endswith(("__main__", ".smoke", *pytorch)):
             importlib.import_module(module.name)  # once, before every case's fork
     tally = Tally()
     with tempfile.TemporaryDirectory(prefix="openaff-faults-") as folder:

@@ -7,18 +7,20 @@ import shutil
 import numpy as np
 from PIL import Image
 
-from .judge import ROOT, run
+from openaff.utils.packaged import config_path
 
-DIGITS = ["--config", ROOT / "configs/digits/add_resnet8.yaml"]
+from .judge import run
+
+DIGITS = ["--config", "digits/add_resnet8"]
 SHORT = ["epochs=1", "schedule.warmup=0"]
 SMALL = ["model.name=add_cifar_resnet8", "data.image_size=32", "data.batch_size=4"]
-PHOTOS = ["--config", ROOT / "configs/imagenet/smoke.yaml", *SMALL, *SHORT]
+PHOTOS = ["--config", "imagenet/smoke", *SMALL, *SHORT]
 PHOTOS += [
     "data.mixup_alpha=0",
     "data.mixup_off_epochs=null",
     "model.options={width_multiplier: 1}",
 ]
-SCENES = ["--config", ROOT / "configs/segmentation/scenes_fpn.yaml", "epochs=1"]
+SCENES = ["--config", "segmentation/scenes_fpn", "epochs=1"]
 
 
 def torch_is_there():
@@ -101,7 +103,7 @@ def make(folder):
     keys = [key for key in rows[0] if not isinstance(rows[0][key], (dict, list))]
     lines = [",".join(keys), *(",".join(str(row.get(key, "")) for key in keys) for row in rows)]
     (folder / "curves.csv").write_text("\n".join(lines) + "\n")
-    shutil.copy(ROOT / "configs/digits/add_resnet8.yaml", folder / "recipe.yaml")
+    shutil.copy(config_path("digits/add_resnet8"), folder / "recipe.yaml")
     if torch:
         _write_pickle(folder)
     return torch

@@ -7,9 +7,9 @@ the target with respect to it.
 
 import mxnet as mx
 import numpy as np
-from tqdm import tqdm
 
 from ...utils.errors import UserError, positive_int
+from ...utils.progress import progress_bar
 from .layers import default_layer, find_layer, run_to_layer
 from .targets import predicted_targets
 
@@ -179,7 +179,7 @@ class ScoreCAM(CAM):
             [
                 self._weights(masks, image, target)
                 for masks, image, target in zip(
-                    tqdm(activations, unit="image", leave=False, disable=None), images, targets
+                    progress_bar(activations, unit="image"), images, targets
                 )
             ]
         )

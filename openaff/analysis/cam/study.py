@@ -7,9 +7,9 @@ from typing import Dict, List
 
 import mxnet as mx
 import numpy as np
-from tqdm import tqdm
 
 from ...utils.errors import UserError
+from ...utils.progress import progress_bar
 from .measures import deletion_insertion, energy_inside
 from .targets import ClassifierOutputTarget, SemanticSegmentationTarget
 
@@ -79,7 +79,7 @@ def energy_of_objects(make_cam, normalize, test, objects):
         ``energy`` and ``iou``.
     """
     cam, energy, iou = make_cam(), [], []
-    for index, category, _ in tqdm(objects, unit="object", leave=False, disable=None):
+    for index, category, _ in progress_bar(objects, unit="object"):
         images, maps = test.take([index], None)
         mask = maps[0] == category
         heat = cam(normalize(images), [SemanticSegmentationTarget(category, mask)])
@@ -109,7 +109,7 @@ def fall_and_rise(make_cam, net, images, categories, batch_size=50):
         curves, in 0..1), and ``difference``, insertion - deletion.
     """
     cam, parts = make_cam(), []
-    for start in tqdm(range(0, len(images), batch_size), unit="batch", leave=False, disable=None):
+    for start in progress_bar(range(0, len(images), batch_size), unit="batch"):
         batch = mx.nd.array(images[start : start + batch_size])
         classes = categories[start : start + batch_size]
         heat = cam(batch, [ClassifierOutputTarget(each) for each in classes])

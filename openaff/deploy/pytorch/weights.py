@@ -8,6 +8,7 @@ import mxnet as mx
 
 from ...utils.errors import UserError, one_line
 from ...utils.files import atomic
+from ...utils.packaged import pip_install
 from ..symbol import TOLERANCE, relative_difference
 
 SOURCE = pathlib.Path(__file__).with_name("network.py")  # what an export copies
@@ -28,7 +29,7 @@ def import_torch():
         import torch
     except ImportError as error:
         raise UserError(
-            f"PyTorch is needed for this ({one_line(error)}): pip install -e .[torch]"
+            f"PyTorch is needed for this ({one_line(error)}): {pip_install('torch')}"
         ) from None
     return torch
 

@@ -1,0 +1,48 @@
+"""Measure speed as ratios: the compared forms take turns in one run, medians count.
+
+    openaff benchmark train
+
+fusion  forward and backward passes of single blocks
+train   training steps of whole networks
+infer   inference of whole networks by different engines
+data    the input pipeline against Gluon's DataLoader
+photos  packing photographs, and reading them from records and folders
+
+"printed" is the fusion as its equation is printed, with nn.GlobalAvgPool2D; "add" the plain sum in
+its place.  Run it on a quiet machine.
+"""
+
+import json
+
+from ..analysis import benchmark
+from ..training.benchmark import train
+from ..utils.arguments import Parser
+from ..utils.errors import positive_int
+
+KINDS = {
+    "fusion": benchmark.fusion,
+    "train": train,
+    "infer": benchmark.infer,
+    "data": benchmark.data,
+    "photos": benchmark.photos,
+}
+
+
+def main():
+    parser = Parser(__doc__, "benchmark")
+    parser.add_argument("kind", choices=KINDS, help="what to measure")
+    parser.add_argument(
+        "--turns", type=int, default=5, help="turns of each case after a warm-up (%(default)s)"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    args = parser.parse_args()
+    rows = KINDS[args.kind](positive_int("--turns", args.turns))
+    if args.json:
+        print(json.dumps(rows, indent=2))
+        return
+    columns = [key for key in rows[0] if key not in ("case", "unit")]
+    print(f"{rows[0]['unit']:<48}" + "".join(f"{column:>18}" for column in columns))
+    for row in rows:
+        digits = {column: 2 if "/" in column or row[column] < 100 else 0 for column in columns}
+        values = "".join(f"{row[column]:>18.{digits[column]}f}" for column in columns)
+        print(f"{row['case']:<48}" + values)

@@ -1,0 +1,149 @@
+"""Draw where networks look: heat maps over images, and below them what each network says.
+
+    openaff explain --run runs/aff8 photo.jpg photos/ --out figure.png
+    openaff explain --run runs/aff8 --compare runs/add8 --test 0,3,7 --out figure.png
+    openaff explain --run runs/aff8 --test 0,3 --methods gradcam,scorecam --weights \\
+        --out figure.png
+    openaff explain --run runs/camvid --data DIR --test 5 --target car --out figure.png
+    openaff explain --published imagenet/AFF-ResNet-50/0.2028 --params FILE \\
+        photo.jpg --out figure.png
+
+A row is an image, a column a network. Images are files, folders of them, or test images of the data
+set by number (--test), whose label is known. A file's label is known if its folder has a class's
+name. * marks a wrong prediction. The numbers go to a JSON file beside the figure.
+"""
+
+import pathlib
+
+from ..analysis.cam import METHODS
+from ..analysis.explain import draw, explain, records
+from ..data import load_dataset
+from ..data.preprocessing import image_files
+from ..deploy.subject import (
+    add_arguments,
+    data_from_arguments,
+    run_subject,
+    subject_from_arguments,
+)
+from ..utils.arguments import Parser
+from ..utils.devices import parse_devices
+from ..utils.errors import UserError, printable
+from ..utils.files import atomic, write_json
+from ..utils.provenance import provenance
+
+
+def parse_args():
+    parser = Parser(__doc__, "explain")
+    add_arguments(parser)
+    parser.add_argument("images", nargs="*", metavar="IMAGE", help="image files, or folders")
+    parser.add_argument("--test", metavar="N,N,...", help="test images of the data set, from 0 on")
+    parser.add_argument("--out", required=True, metavar="FILE.png", help="the figure")
+    parser.add_argument(
+        "--compare",
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="another run, beside --run; may be repeated",
+    )
+    parser.add_argument(
+        "--methods",
+        default="gradcam",
+        metavar="NAME,...",
+        help=f"side by side: {', '.join(METHODS)} (%(default)s)",
+    )
+    parser.add_argument("--target", metavar="CLASS", help="explain it, not what is predicted")
+    parser.add_argument(
+        "--layer", metavar="NAME", help="the block whose map is shown (the last that the head sees)"
+    )
+    parser.add_argument("--weights", action="store_true", help="also draw what the fusions weigh")
+    parser.add_argument(
+        "--measures",
+        action="store_true",
+        help="also measure deletion and insertion; of segmentation, energy inside the true pixels",
+    )
+    parser.add_argument("--devices", default="cpu", help="cpu or gpu:0 (%(default)s)")
+    return parser.parse_args()
+
+
+def networks(args, data, dataset, device):
+    """Heading -> network: the model's name or, where it is not enough, the run's folder."""
+    subjects = [subject_from_arguments(args, data, dataset, device)]
+    subjects += [run_subject(folder, device) for folder in args.compare]
+    names = [subject.model for subject in subjects]
+    folders = [pathlib.Path(folder).name for folder in [args.run or args.model, *args.compare]]
+    headings = names if len(set(names)) == len(names) else folders
+    if len(set(headings)) < len(headings):
+        headings = [str(folder) for folder in [args.run, *args.compare]]
+    if len(set(headings)) < len(headings):
+        raise UserError("--compare names a run twice")
+    return dict(zip(headings, subjects))
+
+
+def folder_label(path, class_names):
+    """The number of the class that a file's folder names, or None."""
+    name = path.resolve().parent.name
+    return class_names.index(name) if name in class_names else None
+
+
+def given_images(args, class_names):
+    """Paths, titles and labels of the files."""
+    paths = image_files(args.images)
+    return paths, [path.name for path in paths], [folder_label(path, class_names) for path in paths]
+
+
+def test_images(text, dataset):
+    """Pixels, titles and labels or maps of the test images that ``--test`` names."""
+    try:
+        numbers = [int(part) for part in text.split(",")]
+    except ValueError:
+        raise UserError(f"--test {text!r}: write numbers, such as 0,3,7") from None
+    count = len(dataset.test)
+    for number in numbers:
+        if not 0 <= number < count:
+            raise UserError(f"--test {number}: there are {count:,} test images, from 0 on")
+    taken = [dataset.test.take([number], None) for number in numbers]
+    titles = [f"test {number}" for number in numbers]
+    return [images[0] for images, _ in taken], titles, [targets[0] for _, targets in taken]
+
+
+def main():
+    args = parse_args()
+    out = pathlib.Path(args.out)
+    if out.suffix.lower() != ".png" or not out.resolve().parent.is_dir():
+        raise UserError(f"--out {out} must be the name of a PNG file in a folder that is there")
+    if not args.images and args.test is None:
+        raise UserError("name image files or folders, or test images with --test")
+    if args.compare and not args.run:
+        raise UserError("--compare sets runs beside --run")
+    (device, *more) = parse_devices(args.devices)
+    if more:
+        raise UserError(f"--devices {args.devices}: one device is enough to explain")
+    data = data_from_arguments(args)
+    dataset = load_dataset(data) if args.test is not None else None
+    subjects = networks(args, data, dataset, device)
+    class_names = next(iter(subjects.values())).class_names
+    images, titles, truth = given_images(args, class_names)
+    if dataset:
+        if tuple(dataset.class_names) != tuple(class_names) and not args.published:
+            raise UserError(f"--test: {args.run or args.model} has other classes than the data")
+        for known, test in zip((images, titles, truth), test_images(args.test, dataset)):
+            known += test
+    rows = explain(
+        subjects,
+        images,
+        titles,
+        truth,
+        args.methods.split(","),
+        args.target,
+        args.layer,
+        args.weights,
+        args.measures,
+    )
+    with atomic(out) as temporary:
+        draw(rows).savefig(temporary, dpi=110)
+    write_json(out.with_suffix(".json"), {"images": records(rows), **provenance()})
+    for row in rows:
+        for view in row.views:
+            words = view.words().replace("\n", "; ")
+            print(f"{printable(row.title)}: {view.network}: {words}")
+    print(f"written: {out} and {out.with_suffix('.json')}")

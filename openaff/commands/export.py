@@ -1,0 +1,105 @@
+"""Export a network as files that MXNet, ONNX Runtime and PyTorch load without openaff.
+
+    openaff export --run runs/aff8 --out exports/aff8
+    openaff export --run runs/aff8 --out exports/aff8 --format symbol,onnx,pytorch
+    openaff export --published cifar100/AFF-ResNet-32/0.8357 --params FILE --out DIR
+    openaff export --model aff_cifar_resnet8 --params FILE --dataset cifar100 --out exports/aff8
+    openaff export --model aff_resnet50 --params FILE --dataset images --names classes.txt --out DIR
+
+The export is compared with the network, and refused where it differs.  --int8 measures ranges on
+training images and, like --dtype float16, the accuracy on the test split.  Without them the data
+set's files are not needed.
+"""
+
+from ..data import load_dataset
+from ..deploy.export import FORMATS, USUAL, add_to_description, export_folder
+from ..deploy.quantization import accuracies, calibration_batches
+from ..deploy.subject import (
+    add_arguments,
+    data_from_arguments,
+    names_are_in_files,
+    subject_from_arguments,
+)
+from ..tasks import METRICS
+from ..utils.arguments import Parser, count
+from ..utils.errors import UserError, positive_int
+
+IMAGES = 256  # that --int8 is calibrated on, by default
+MOST_BATCH = 4096
+
+
+def parse_args():
+    parser = Parser(__doc__, "export")
+    add_arguments(parser)
+    parser.add_argument("--out", required=True, metavar="DIR", help="export folder to make")
+    parser.add_argument(
+        "--format",
+        default=",".join(USUAL),
+        metavar="F,F,...",
+        help=f"some of {', '.join(FORMATS)} (%(default)s)",
+    )
+    parser.add_argument("--input", metavar="3xHxW", help="input size (the data set's)")
+    parser.add_argument("--batch", default="dynamic", help="dynamic or a number (%(default)s)")
+    parser.add_argument(
+        "--fixed-size",
+        action="store_true",
+        help="segmentation: ONNX files for one height and width, such as OpenCV needs",
+    )
+    parser.add_argument("--dtype", default="float32", choices=["float32", "float16"], help="ONNX's")
+    parser.add_argument("--int8", action="store_true", help="write a quantised ONNX file, too")
+    parser.add_argument(
+        "--images", type=int, metavar="N", help=f"to calibrate --int8 on ({IMAGES})"
+    )
+    return parser.parse_args()
+
+
+def parse_shape(text):
+    try:
+        shape = tuple(count("--input", part) for part in text.split("x"))
+    except UserError:
+        shape = ()
+    if len(shape) != 3 or shape[0] != 3:
+        raise UserError(f"--input {text!r}: write 3xHxW, such as 3x32x32")
+    return shape
+
+
+def check_effects(args, smaller):
+    """Refuse flags that would change nothing."""
+    if args.images is not None:
+        positive_int("--images", args.images)
+        if not args.int8:
+            raise UserError("--images has no effect without --int8, which it calibrates")
+    if args.data and not smaller and not names_are_in_files(args):
+        raise UserError("--data has no effect without --int8 or --dtype float16, which read images")
+
+
+def main():
+    args = parse_args()
+    batch = None if args.batch == "dynamic" else count("--batch", args.batch)
+    if batch is not None and batch > MOST_BATCH:
+        raise UserError(f"--batch {batch}: at most {MOST_BATCH:,}")
+    smaller = args.int8 or args.dtype == "float16"
+    check_effects(args, smaller)
+    data = data_from_arguments(args)
+    subject = subject_from_arguments(args, data)
+    if args.input:
+        subject.input_shape = parse_shape(args.input)
+    dataset = load_dataset(data) if smaller else None
+    calibration = (
+        calibration_batches(dataset, args.images or IMAGES, batch or 32) if args.int8 else None
+    )
+    formats = args.format.split(",")
+    written = export_folder(
+        subject, args.out, formats, batch, args.dtype, calibration, args.fixed_size
+    )
+    for name, difference in written["parity"].items():
+        print(f"{name}: largest relative difference from the network {difference:.1e}")
+    if smaller:
+        measured = accuracies(subject.net, args.out, written, dataset)
+        add_to_description(args.out, accuracy=measured)
+        headline = METRICS[measured["headline"]]
+        for name, value in measured[headline.key].items():
+            shown = f"{headline.title} {headline.show(value)}"
+            print(f"{name}: {shown} on {measured['images']:,} test images")
+    for name in written["files"]:
+        print(f"written {args.out}/{name}")

@@ -1,0 +1,225 @@
+"""Measure whether networks look at objects, over a test split, and by fusion.
+
+    openaff measure-heat-maps runs/scenes/* --out measurements/heat_maps/scenes.json
+    openaff measure-heat-maps runs/add8 runs/aff8 --data DIR --out cifar100.json
+    openaff measure-heat-maps --page docs/heat_maps.md
+
+Runs of one data set, with any number of seeds of each fusion.  Of networks for segmentation: the
+share of the heat map's energy that lies inside the object, by the object's size.  Of classifiers:
+how the probability of the true class falls as the marked pixels go, and rises as they alone stay.
+--page writes the tables of measurements/heat_maps into a page.
+"""
+
+import pathlib
+from functools import partial
+
+import mxnet as mx
+import numpy as np
+
+from ..analysis.cam import METHODS
+from ..analysis.cam.study import (
+    energy_of_objects,
+    fall_and_rise,
+    objects_of,
+    summarise,
+)
+from ..data import DATASETS, load_dataset
+from ..data.transforms import Normalize
+from ..deploy.subject import run_data, run_subject
+from ..models import model_info
+from ..tables.pages import between, markdown
+from ..tasks import TASKS
+from ..utils.arguments import Parser
+from ..utils.errors import UserError, positive_int
+from ..utils.files import write_json, write_text
+from ..utils.json_files import read_json
+from ..utils.packaged import clone
+from ..utils.provenance import provenance
+
+SIZES = ("small", "middle", "large")  # thirds of all objects
+BASELINE = "add"
+
+
+def parse_args():
+    parser = Parser(__doc__, "measure-heat-maps")
+    parser.add_argument("runs", nargs="*", metavar="RUN", help="folders of finished runs")
+    parser.add_argument("--out", metavar="FILE.json", help="where the figures go")
+    parser.add_argument("--data", metavar="DIR", help="folder of the data set, if it has moved")
+    parser.add_argument("--method", default="gradcam", choices=METHODS, help="%(default)s")
+    parser.add_argument(
+        "--images", type=int, default=1000, metavar="N", help="test images at most (%(default)s)"
+    )
+    parser.add_argument("--page", metavar="FILE.md", help="write the committed tables into it")
+    return parser.parse_args()
+
+
+def load_runs(folders):
+    """Fusion -> subjects, the plain sum first."""
+    by_fusion = {}
+    for folder in folders:
+        subject = run_subject(folder)
+        by_fusion.setdefault(model_info(subject.model).fusion, []).append(subject)
+    if BASELINE not in by_fusion:
+        raise UserError("name a run of the plain sum, too: the others are compared with it")
+    kinds = {(subject.dataset, subject.labels) for each in by_fusion.values() for subject in each}
+    if len(kinds) > 1:
+        raise UserError(f"the runs are of several data sets: {', '.join(map(str, sorted(kinds)))}")
+    return {BASELINE: by_fusion.pop(BASELINE), **by_fusion}
+
+
+def measure_energy(by_fusion, method, dataset, count):
+    """Rows by object size, of networks for segmentation."""
+    test = dataset.test
+    targets = [test.take([index], None)[1][0] for index in range(min(count, len(test)))]
+    objects = objects_of(targets, len(dataset.class_names))
+    objects = [each for each in objects if dataset.class_names[each[1]] != "background"]
+    normalize = Normalize(dataset.mean, dataset.std)
+    figures = {
+        fusion: [
+            energy_of_objects(partial(METHODS[method], subject.net), normalize, test, objects)
+            for subject in subjects
+        ]
+        for fusion, subjects in by_fusion.items()
+    }
+    pixels = np.array([size for _, _, size in objects])
+    whole = np.array([targets[index].size for index, _, _ in objects])
+    limits = np.quantile(pixels / whole, (1 / 3, 2 / 3))
+    groups = np.digitize(pixels / whole, limits)
+    rows = []
+    for number, size in enumerate(SIZES):
+        chosen = groups == number
+        for fusion, runs in figures.items():
+            rows.append(
+                {
+                    "size": size,
+                    "objects": int(chosen.sum()),
+                    "area": float((pixels / whole)[chosen].mean()),
+                    "fusion": fusion,
+                    "seeds": len(runs),
+                    **{
+                        name: summarise(name, runs, figures[BASELINE], chosen)
+                        for name in ("energy", "iou")
+                    },
+                }
+            )
+    return rows
+
+
+def measure_fall_and_rise(by_fusion, method, dataset, count):
+    """Rows by fusion, of classifiers, on the images that all of them classify right."""
+    images, categories = dataset.test.take(np.arange(min(count, len(dataset.test))), None)
+    images = Normalize(dataset.mean, dataset.std)(images)
+    figures, right = {}, np.ones(len(images), bool)
+    for fusion, subjects in by_fusion.items():
+        figures[fusion] = []
+        for subject in subjects:
+            make = partial(METHODS[method], subject.net)
+            figures[fusion].append(fall_and_rise(make, subject.net, images, categories))
+            right &= predictions(subject.net, images) == categories
+    if not right.any():
+        raise UserError("there is no test image that all of the networks classify right")
+    names = ("probability", "deletion", "insertion", "difference")
+    return [
+        {
+            "images": int(right.sum()),
+            "fusion": fusion,
+            "seeds": len(runs),
+            **{name: summarise(name, runs, figures[BASELINE], right) for name in names},
+        }
+        for fusion, runs in figures.items()
+    ]
+
+
+def predictions(net, images, batch_size=100):
+    steps = range(0, len(images), batch_size)
+    batches = (mx.nd.array(images[start : start + batch_size]) for start in steps)
+    return np.concatenate([net(batch).argmax(axis=1).asnumpy().astype(int) for batch in batches])
+
+
+def measure(args):
+    data = run_data(args.runs[0])
+    if args.data is not None:
+        data.root = args.data
+    by_fusion, dataset = load_runs(args.runs), load_dataset(data)
+    dense = TASKS[DATASETS[data.name].task].dense
+    measure_rows = measure_energy if dense else measure_fall_and_rise
+    rows = measure_rows(by_fusion, args.method, dataset, positive_int("--images", args.images))
+    return {
+        "dataset": dataset.name,
+        "labels": dataset.labels,
+        "split": f"test split ({dataset.split})",
+        "method": args.method,
+        "layer": "the last map that the head sees",
+        "networks": [
+            {"model": subject.model, "options": subject.options, **subject.score}
+            for subjects in by_fusion.values()
+            for subject in subjects
+        ],
+        "rows": rows,
+        **provenance(),
+    }
+
+
+def percent(value, spread, sign=""):
+    """``value ± spread`` in percent, as far as they are known."""
+    if value is None:
+        return ""
+    return f"{100 * value:{sign}.1f}" + ("" if spread is None else f" ± {100 * spread:.1f}")
+
+
+def table(result):
+    """The figures in Markdown: mean ± deviation over seeds (difference to the plain sum)."""
+    (first, *_) = result["rows"]
+    by_size = "size" in first
+    names = ("energy", "iou") if by_size else ("deletion", "insertion", "difference")
+    titles = {"energy": "energy inside, %", "iou": "IoU, %", "difference": "insertion - deletion"}
+    columns = ["objects"] if by_size else []
+    columns += ["fusion", "seeds"]
+    columns += ["empty maps, %"] if by_size else []
+    for name in names:
+        columns += [titles.get(name, name), "less the plain sum's"]
+    cells = []
+    for row in result["rows"]:
+        cell = (
+            [f"{row['size']} ({row['objects']}, {row['area']:.1%} of an image)"] if by_size else []
+        )
+        cell += [row["fusion"], str(row["seeds"])]
+        if by_size:
+            empty = row["energy"]["without"]
+            cell += [f"{100 * empty:.1f}" if empty else ""]
+        for name in names:
+            figure, other = row[name], row["fusion"] != BASELINE
+            cell.append(percent(figure["mean"], figure["std"]))
+            cell.append(percent(figure["difference"], figure["interval"], "+") if other else "")
+        cells.append(cell)
+    return "\n".join(markdown(columns, cells))
+
+
+def write_page(path):
+    """Put the tables of all committed results between their marks in a page."""
+    root = clone()
+    if root is None:
+        raise UserError("--page writes the figures of a clone's measurements/: run it in a clone")
+    text = pathlib.Path(path).read_text(encoding="utf-8")
+    for file in sorted((root / "measurements" / "heat_maps").glob("*.json")):
+        name, block = file.stem, table(read_json(file))
+        text = between(text, f"<!-- {name}: written by --page -->", f"<!-- /{name} -->", block)
+    write_text(path, text)
+
+
+def main():
+    args = parse_args()
+    if args.page:
+        if args.runs or args.out:
+            raise UserError("--page stands alone: it writes what measurements/heat_maps holds")
+        write_page(args.page)
+        print("written", args.page)
+        return
+    if not args.runs or not args.out:
+        raise UserError("name run folders, and --out for the figures")
+    if not pathlib.Path(args.out).resolve().parent.is_dir():
+        raise UserError(f"cannot write {args.out}: there is no such folder")
+    result = measure(args)
+    write_json(args.out, result)
+    print(table(result))
+    print("written", args.out)

@@ -1,0 +1,84 @@
+"""Train a network for classification in PyTorch, by the recipes of openaff train.
+
+    openaff train-pytorch cifar/aff_resnet8 --out runs/aff8-torch data.root=DIR
+    openaff train-pytorch --resume runs/aff8-torch
+
+Initial weights, batches, learning rates and update rules are those of openaff train, and so is the
+run folder.  It also holds best.safetensors and last.safetensors, which network.py loads.
+"""
+
+import functools
+import pathlib
+import re
+
+import mxnet as mx
+
+from ..data import DATASETS
+from ..deploy.pytorch.engine import TorchEngine
+from ..deploy.pytorch.weights import import_torch, torch_network, write_weights
+from ..models.pretrained import load_model
+from ..tasks.classification import Classification
+from ..utils.descriptions import read_result
+from ..utils.errors import UserError
+from . import train
+
+
+def main():
+    write_states(train.main(__doc__, "train-pytorch", PyTorch))
+
+
+class PyTorch(train.Backend):
+    """What trains: PyTorch, on one device."""
+
+    help = "cpu, cuda or cuda:N (%(default)s)"
+
+    def __init__(self, devices):
+        torch = import_torch()
+        self.contexts = [mx.cpu()]  # of what MXNet still does: it makes the initial weights
+        self.device = devices
+        if not re.fullmatch(r"cpu|cuda(:\d+)?", devices):
+            raise UserError(f"--devices {devices!r}: write cpu, cuda or cuda:N")
+        try:
+            torch.zeros(1, device=devices)
+        except (RuntimeError, AssertionError) as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(f"--devices {devices} cannot be used: {reason}") from None
+
+    def engine(self, config):
+        _check(config)
+        model = {"model": config.model.name, "options": config.model.options}
+        return functools.partial(TorchEngine, **model, device=self.device)
+
+
+def _check(config):
+    """Refuse what a recipe asks for and PyTorch does not do here."""
+    task = DATASETS[config.data.name].task
+    for key, asked in (
+        ("data.name", task != Classification.key and config.data.name),
+        ("distillation.teacher", config.distillation.teacher),
+        ("precision", config.precision != "float32" and config.precision),
+        ("sync_batch_norm", config.sync_batch_norm),
+        ("kvstore", config.kvstore),
+        ("freeze", config.freeze),
+        ("lr_mult", config.lr_mult),
+    ):
+        if asked:
+            raise UserError(
+                f"{key}={asked} is not for training in PyTorch, which trains whole classifiers in "
+                "float32 on one device, without a teacher: use openaff train"
+            )
+    if config.data.batch_size == 1:
+        raise UserError("data.batch_size=1: a batch norm of PyTorch needs two values or more")
+
+
+def write_states(folder):
+    """Write the best and the last weights of a finished run for PyTorch, too."""
+    folder = pathlib.Path(folder)
+    result = read_result(folder)
+    model, options = result["model"], result["options"]
+    for name in ("best", "last"):
+        net = load_model(model, folder / f"{name}.params", **options)
+        network, facts = torch_network(net, model, options)
+        path = folder / f"{name}.safetensors"
+        write_weights(path, network, model, facts)
+        print(f"written {path}")

@@ -1,0 +1,249 @@
+"""The command ``openaff``: what it lists, what it answers, and how it calls itself."""
+
+import pathlib
+import re
+import runpy
+import signal
+import subprocess
+import sys
+
+import pytest
+from helpers import load_command
+
+from openaff import UserError, __version__, commands
+from openaff.utils import packaged, program
+from openaff.utils.interrupt import Stopped
+from openaff.utils.packaged import CONFIGS, PACKAGE, clone, config_names
+
+
+@pytest.fixture
+def call(monkeypatch, capsys):
+    """Run ``openaff ...`` in this process: status, stdout, stderr."""
+
+    def run(*words):
+        monkeypatch.setattr("sys.argv", ["/somewhere/bin/openaff", *words])
+        status = 0
+        try:
+            commands.main()
+        except SystemExit as ended:
+            status = ended.code or 0
+        return (status, *capsys.readouterr())
+
+    return run
+
+
+def test_help_lists_every_command_in_a_line(call):
+    status, out, _ = call("--help")
+    assert status == 0 and call()[1] == call("-h")[1] == out
+    for name, line in commands.COMMANDS.items():
+        assert f"  {name}" in out and line in out
+    assert all(len(line) <= 100 for line in out.splitlines())
+    modules = {path.stem.replace("_", "-") for path in (PACKAGE / "commands").glob("[a-z]*.py")}
+    assert modules | {"doctor"} == set(commands.COMMANDS)
+
+
+def test_the_version_names_what_is_installed(call):
+    line = f"openaff {__version__} \\(mxnet[-cu0-9]* 1.9.1, Python [0-9.]+\\)\n"
+    assert re.fullmatch(line, call("--version")[1])
+
+
+@pytest.mark.parametrize(
+    "name, near",
+    [("trian", "; did you mean 'train'?"), ("evaluat", "; did you mean 'evaluate'?"), ("x", "")],
+)
+def test_near_commands_are_suggested(call, name, near):
+    line = f"error: there is no command {name!r}{near}; openaff --help lists them\n"
+    assert call(name) == (2, "", line)
+
+
+@pytest.mark.parametrize("name", commands.COMMANDS)
+def test_every_command_says_how_it_is_called(call, name):
+    """With an example that begins with its name."""
+    status, out, err = call(name, "--help")
+    assert status == 0 and err == ""
+    assert out.startswith(f"usage: openaff {name} [-h]") and f"\n    openaff {name}" in out
+
+
+@pytest.mark.parametrize(
+    "argv, words, arguments",
+    [
+        (["/usr/bin/openaff", "train", "x"], ["openaff", "train"], ["x"]),
+        (["openaff"], ["openaff"], []),
+        ([f"{PACKAGE}/__main__.py", "train", "x"], ["python", "-m", "openaff", "train"], ["x"]),
+        ([f"{PACKAGE}/doctor/__main__.py", "-h"], ["python", "-m", "openaff.doctor"], ["-h"]),
+        (["scripts/plot_runs.py", "x"], ["python", "scripts/plot_runs.py"], ["x"]),
+        (["/usr/bin/pytest", "-q"], ["pytest"], ["-q"]),
+        (["", "x"], ["-"], ["x"]),
+    ],
+)
+def test_a_program_knows_how_it_was_started(argv, words, arguments):
+    assert program.split(argv) == (words, arguments)
+
+
+@pytest.mark.parametrize(
+    "argv, recorded",
+    [
+        (["/usr/bin/openaff", "train", "a b"], "openaff train 'a b'"),
+        (["/home/x/openaff/scripts/train_cifar.py", "y"], "python scripts/train_cifar.py y"),
+        (["/home/x/mine.py", "y"], "python mine.py y"),
+    ],
+)
+def test_records_name_no_folder_of_the_program(monkeypatch, argv, recorded):
+    monkeypatch.setattr("sys.argv", argv)
+    assert program.command() == recorded
+
+
+def test_the_help_of_a_script_names_the_script(root, monkeypatch, capsys):
+    path = str(root / "scripts" / "train_cifar.py")
+    monkeypatch.setattr("sys.argv", [path, "--help"])
+    with pytest.raises(SystemExit, match="^0$"):
+        runpy.run_path(path, run_name="__main__")
+    out = capsys.readouterr().out
+    assert "train_cifar.py [-h]" in out and f"\n    python {path} cifar/aff_resnet8 data" in out
+
+
+def test_configs_are_listed_with_their_first_line(call):
+    _, out, _ = call("configs")
+    assert [line.split()[0] for line in out.splitlines()] == config_names()
+    _, out, _ = call("configs", "digits/a*")
+    assert len(out.splitlines()) == 2 and "AFF-ResNet-8 (m = 1) on the embedded digits, a" in out
+    text = (CONFIGS / "digits/aff_resnet8.yaml").read_text()
+    assert call("configs", "digits/aff_resnet8") == (0, text, "")
+    assert "did you mean 'digits/aff_resnet8'" in call("configs", "digits/aff_resnet")[2]
+    assert "no config matches 'x*'" in call("configs", "x*")[2]
+
+
+def test_a_reader_that_has_read_enough_gets_no_error(root):
+    words = f"{sys.executable} -m openaff configs | head -1; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", words], capture_output=True, text=True, cwd=str(root))
+    assert done.stdout.splitlines()[1:] == ["141"] or done.stdout.endswith("\n0\n")
+    assert done.stderr == ""
+
+
+# --- openaff train --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def train(monkeypatch):
+    """Call ``openaff train`` with a training that does nothing: the config, folder and so on."""
+    script, seen = load_command("train"), []
+
+    def fake(*arguments):
+        seen.append(arguments)
+
+    def call(*words):
+        seen.clear()
+        monkeypatch.setattr("sys.argv", ["openaff", "train", *map(str, words)])
+        folder = script.main()
+        return folder, *seen[0]
+
+    monkeypatch.setattr(script, "train", fake)
+    return call
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("digits/aff_resnet8", "epochs=2"),
+        ("epochs=2", "--config", "digits/aff_resnet8"),
+        ("--config", "configs/digits/aff_resnet8.yaml", "epochs=2"),
+        ("--devices", "cpu", "digits/aff_resnet8", "epochs=2"),
+    ],
+)
+def test_a_recipe_is_named_in_several_ways(train, tmp_path, monkeypatch, words):
+    monkeypatch.chdir(tmp_path)
+    folder, config, out, *_ = train(*words)
+    assert (config.epochs, config.data.name) == (2, "digits")
+    assert folder == out == "runs/aff_resnet8"
+
+
+def test_the_folder_has_the_recipes_name_and_a_number(train, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    pathlib.Path("runs/aff_resnet8").mkdir(parents=True)
+    assert train("digits/aff_resnet8")[0] == "runs/aff_resnet8-2"
+    pathlib.Path("runs/aff_resnet8-2").mkdir()
+    assert train("digits/aff_resnet8")[0] == "runs/aff_resnet8-3"
+    assert train("digits/aff_resnet8", "--out", "mine")[0] == "mine"
+
+
+def test_photographs_let_cudnn_measure(train, monkeypatch):
+    variable = "MXNET_CUDNN_AUTOTUNE_DEFAULT"
+    for name, expected in (("digits/aff_resnet8", None), ("imagenet/smoke", "2")):
+        monkeypatch.delenv(variable, raising=False)
+        _, config, _, _, engine = train(name, *["data.root=x"] * (expected is not None))
+        engine(config)
+        assert load_command("train").os.environ.get(variable) == expected
+    monkeypatch.setenv(variable, "0")
+    engine(config)
+    assert load_command("train").os.environ[variable] == "0"
+    monkeypatch.delenv(variable)
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        ((), "name a config, such as digits/aff_resnet8, or a run to go on with, --resume DIR"),
+        (("epochs=3",), "name a config"),
+        (("digits/aff_resnet8", "fast"), "'fast' is not an override"),
+        (("--resume", "x", "digits/aff_resnet8"), "--resume takes its settings from the run"),
+        (("digits/aff_resnet8", "--checkpoint", "last.ckpt"), "--checkpoint has no effect without"),
+    ],
+)
+def test_what_cannot_be_trained(train, words, message):
+    with pytest.raises(UserError, match=message):
+        train(*words)
+
+
+@pytest.mark.parametrize(
+    "argv, command",
+    [
+        (["openaff", "train", "digits/aff_resnet8", "--out", "a b"], "train --resume 'a b'"),
+        (["openaff", "train", "--resume", "r", "--devices", "cpu:2"], "--resume r --devices cpu:2"),
+    ],
+)
+def test_a_stopped_training_prints_the_whole_command(monkeypatch, argv, command):
+    script = load_command("train")
+
+    def stop(*_):
+        raise Stopped(f"{signal.SIGINT.name}: stopped after step 7")
+
+    monkeypatch.setattr(script, "train", stop)
+    monkeypatch.setattr(script, "resume", stop)
+    monkeypatch.setattr("sys.argv", argv)
+    with pytest.raises(Stopped) as stopped:
+        script.main()
+    assert str(stopped.value).startswith("SIGINT: stopped after step 7; go on with: openaff train")
+    assert str(stopped.value).endswith(command)
+
+
+# --- Outside a clone ------------------------------------------------------------------------------
+
+
+def test_a_clone_is_found_where_it_is(root):
+    assert clone() == root
+
+
+def test_tables_outside_a_clone(call, tmp_path, monkeypatch):
+    monkeypatch.setattr(load_command("tables"), "clone", lambda: None)
+    monkeypatch.chdir(tmp_path)
+    status, out, err = call("tables", "--report")
+    assert (status, out) == (2, "") and err.startswith("error: --report writes docs/tables.md and ")
+    assert len(err.splitlines()) == 1
+    status, out, _ = call("tables", "--table", "paper-table6")
+    assert status == 0 and "| AFF | `aff` |" in out and "ours" not in out.splitlines()[-2]
+
+
+def test_pages_of_figures_are_a_clones(monkeypatch, tmp_path):
+    script = load_command("measure_heat_maps")
+    monkeypatch.setattr(script, "clone", lambda: None)
+    (tmp_path / "page.md").write_text("x")
+    with pytest.raises(UserError, match="--page writes the figures of a clone"):
+        script.write_page(tmp_path / "page.md")
+
+
+@pytest.mark.parametrize("where, command", [(1, "-e .[onnx]"), (None, "'openaff[onnx]'")])
+def test_what_is_missing_is_installed_by_another_command_outside_a_clone(
+    monkeypatch, where, command
+):
+    monkeypatch.setattr(packaged, "clone", lambda: where)
+    assert packaged.pip_install("onnx") == f"pip install {command}"
