@@ -29,7 +29,7 @@ from openaff.data import DATASETS, load_dataset
 from openaff.data.transforms import Normalize
 from openaff.deploy.subject import run_data, run_subject
 from openaff.models import model_info
-from openaff.tables.pages import between, markdown
+from openaff.tables.markdown import markdown, with_blocks
 from openaff.tasks import TASKS
 from openaff.utils import cli
 from openaff.utils.arguments import Parser
@@ -199,11 +199,9 @@ def table(result):
 
 def write_page(path):
     """Put the tables of all committed results between their marks in a page."""
-    text = pathlib.Path(path).read_text(encoding="utf-8")
-    for file in sorted(RESULTS.glob("*.json")):
-        name, block = file.stem, table(json.loads(file.read_text()))
-        text = between(text, f"<!-- {name}: written by --page -->", f"<!-- /{name} -->", block)
-    write_text(path, text)
+    path, files = pathlib.Path(path), sorted(RESULTS.glob("*.json"))
+    blocks = {file.stem: table(json.loads(file.read_text())) for file in files}
+    write_text(path, with_blocks(path.read_text(encoding="utf-8"), blocks, path.name, "--page"))
 
 
 def main():

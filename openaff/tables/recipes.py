@@ -35,6 +35,8 @@ def row_config(catalog, row, protocol="paper", overrides=()):
     options = row.reduced_options if reduced else row.options
     settings = [f"model.options.{key}={json.dumps(value)}" for key, value in options.items()]
     settings.append(f"model.name={row.model}")
+    if reduced and row.reduced_epochs:
+        settings.append(f"epochs={row.reduced_epochs}")
     return load_config(catalog.root / path, settings + list(overrides))
 
 
