@@ -9,9 +9,10 @@ from helpers import finished_run
 from openaff import UserError, list_models
 from openaff.data import DATASETS
 from openaff.models.pretrained import PUBLISHED, list_published
-from openaff.tables import counts, pages, recipes
+from openaff.tables import counts, evidence, pages, recipes
 from openaff.tables import results as table_results
-from openaff.tables.catalog import load_tables
+from openaff.tables.catalog import EVIDENCE, load_tables
+from openaff.tables.markdown import with_blocks
 from openaff.tables.plots import draw_all, save_all
 
 
@@ -180,7 +181,8 @@ def check_run(row, run, config):
 def test_a_figure_of_another_table_is_that_of_its_run(known):
     rows = known.rows()
     aliases = [row for row in rows.values() if row.run != row.id]
-    assert len(aliases) == 11 + 4 + 15 + 36  # printed, Table 5, Table 3, Figure 7
+    # printed, Table 5, Table 3, Figure 7, the evidence
+    assert len(aliases) == 11 + 4 + 15 + 36 + 27
     for row in aliases:
         run = rows[row.run]
         published = row.published
@@ -311,7 +313,8 @@ def test_report_and_its_pictures(known, results, tmp_path):
         for path, (name, caption) in zip(paths, captions):
             assert path.name == name and path.read_bytes().startswith(b"\x89PNG")
             assert f"({name})" in page and caption in page
-        for table in known.values():
+        assert known["evidence"].title not in page  # it has a page of its own
+        for table in (each for each in known.values() if each.kind != EVIDENCE):
             assert f"### {table.title}" in page
             for row in table.rows:
                 assert row.name in page or row.fusion in page or table.kind == "ours"
@@ -334,13 +337,16 @@ def test_no_column_is_empty(known, root):
 
 
 def test_pages_are_those_of_the_committed_results(known, root):
-    """docs/tables.md and the README's tables hold what --report would write."""
+    """docs/tables.md, the README and docs/evidence.md hold what --report would write."""
     results = table_results.read_results(root / "results", known)
     pictures = re.findall(r"\]\((tables_.+?)\)\n\n\*(.+)\*", (root / "docs/tables.md").read_text())
     assert (root / "docs/tables.md").read_text() == pages.tables_page(known, results, pictures)
     readme = (root / "README.md").read_text()
     for block in pages.readme_tables(known, results).values():
         assert block in readme
+    page = (root / "docs/evidence.md").read_text()
+    blocks = evidence.blocks(known["evidence"], results, known)
+    assert with_blocks(page, blocks, "evidence.md") == page
 
 
 def test_a_readme_without_marks_is_left_alone(known, root, tmp_path):

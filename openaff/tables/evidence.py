@@ -3,6 +3,7 @@
 The table ``evidence`` says which runs there are to be, and which lines are compared.
 """
 
+import functools
 import math
 import statistics
 from typing import NamedTuple, Optional
@@ -22,13 +23,12 @@ def render(table, results, catalog, only=None):
     """All parts of the evidence in Markdown, or the group ``only``."""
     lines = [f"### {table.title}", "", f"Source: {table.source}."]
     titles = {group.key: group.title for group in table.groups}
-    for key, block in blocks(table, results, catalog).items():
-        if only in (None, key):
-            lines += ["", f"#### {titles.get(key, key)}", "", block]
+    for key, block in blocks(table, results, catalog, only).items():
+        lines += ["", f"#### {titles.get(key, key)}", "", block]
     return "\n".join(lines) + "\n"
 
 
-def blocks(table, results, catalog):
+def blocks(table, results, catalog, only=None):
     """Name -> Markdown of what ``docs/evidence.md`` shows: ``runs``, and the tables of each group.
 
     Parameters
@@ -39,17 +39,21 @@ def blocks(table, results, catalog):
         See :func:`openaff.tables.results.read_results`.
     catalog : Catalog
         Whose recipes the rows have.
+    only : str, optional
+        The one group to show, without ``runs``.
     """
     runs = {row.id: results.get((row.run, _REDUCED), []) for row in catalog.rows().values()}
-    found = {"runs": _progress(table, runs)}
+    found = {} if only else {"runs": progress(table, runs)}
+
+    @functools.lru_cache(maxsize=None)  # recipes are slow to read
+    def cost(row_id):
+        return _Cost.of(catalog.row(row_id), runs[row_id], catalog)
+
     for key, rows in groups(table).items():
-        known = {row.id: _Cost.of(row, runs[row.id], catalog) for row in table.rows}
-        parts = [
-            _figures(rows, runs, known),
-            _differences(rows, runs, catalog),
-            _costs(rows, runs, known, catalog),
-        ]
-        found[key] = "\n\n".join("\n".join(part) for part in parts if part)
+        if only in (None, key):
+            pairs = _pairs(rows, runs, catalog)
+            parts = [_figures(rows, runs, cost), _differences(pairs), _costs(pairs, cost)]
+            found[key] = "\n\n".join("\n".join(part) for part in parts if part)
     return found
 
 
@@ -61,8 +65,8 @@ def groups(table):
     return found
 
 
-def _progress(table, runs):
-    """How many of the runs are there, and what trains the others."""
+def progress(table, runs):
+    """How many of the runs, row id -> results, are there, and what trains the others."""
     cells, there, planned = [], 0, 0
     for key, rows in groups(table).items():
         done = sum(len(_planned(row, runs[row.id])) for row in rows)
@@ -122,7 +126,7 @@ def ranks(values):
     return [1 + sum(other > value for other in values) for value in values]
 
 
-def _figures(rows, runs, known):
+def _figures(rows, runs, cost):
     """The lines of a group's figures, in the paper's order."""
     columns = [rows[0].metric + ", %", "the paper", "rank", "ours", "rank", "by seed", "runs"]
     columns += ["parameters", "epochs", "images/s", "minutes"]
@@ -132,7 +136,7 @@ def _figures(rows, runs, known):
     mine = ranks(means) if theirs and None not in means else None
     cells = []
     for index, row in enumerate(rows):
-        found, cost = runs[row.id], known[row.id]
+        found, costs = runs[row.id], cost(row.id)
         by_seed = [f"{run['seed']}: {value:.2f}" for run, value in zip(found, _percents(row, runs))]
         cells.append(
             [
@@ -143,10 +147,10 @@ def _figures(rows, runs, known):
                 str(mine[index]) if mine else "",
                 ", ".join(by_seed),
                 f"{len(_planned(row, found))} of {row.seeds}",
-                f"{cost.parameters:,}",
-                str(cost.epochs),
-                "" if cost.rate is None else f"{cost.rate:.0f}",
-                cost.minutes(),
+                f"{costs.parameters:,}",
+                str(costs.epochs),
+                "" if costs.rate is None else f"{costs.rate:.0f}",
+                costs.minutes(),
             ]
         )
     return markdown(columns, cells)
@@ -229,11 +233,11 @@ def _pairs(rows, runs, catalog):
     return [each for pairs in found.values() for each in pairs]
 
 
-def _differences(rows, runs, catalog):
+def _differences(pairs):
     columns = ["difference, points", "minus", "the paper", "ours (95% interval)", "pairs"]
     columns += ["does it show?"]
     cells = []
-    for row, other, gap in _pairs(rows, runs, catalog):
+    for row, other, gap in pairs:
         expected = None
         if None not in (row.published, other.published):
             expected = round(row.published - other.published, 2)
@@ -250,16 +254,16 @@ def _differences(rows, runs, catalog):
     return markdown(columns, cells) if cells else []
 
 
-def _costs(rows, runs, known, catalog):
+def _costs(pairs, cost):
     """What a point over the first line of comparison costs."""
     columns = ["cost of a point", "over", "points", "parameters", "parameters a point"]
     columns += ["training time", "time a point"]
     cells = []
-    for row, other, gap in _pairs(rows, runs, catalog):
+    for row, other, gap in pairs:
         if other.id != row.compare[0]:
             continue
-        cost, base = known[row.id], known[other.id]
-        more, times = cost.parameters - base.parameters, cost.times(base)
+        mine, base = cost(row.id), cost(other.id)
+        more, times = mine.parameters - base.parameters, mine.times(base)
         dear = gap.mean > 0
         cells.append(
             [
