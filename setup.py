@@ -31,6 +31,7 @@ setup(
     long_description_content_type="text/markdown",
     license="MIT",
     packages=find_packages(include=["openaff", "openaff.*"]),
+    package_data={"openaff": ["models/weights/*"]},
     # Below: what numpy 1.23 has wheels for; its 3.11 is the last.
     python_requires=">=3.8,<3.12",
     install_requires=[

@@ -3,6 +3,7 @@
 
     python scripts/export.py --run runs/aff8 --out exports/aff8
     python scripts/export.py --run runs/aff8 --out exports/aff8 --format symbol,onnx,pytorch
+    python scripts/export.py --pretrained KEY --out exports/KEY
     python scripts/export.py --published cifar100/AFF-ResNet-32/0.8357 --params FILE --out DIR
     python scripts/export.py --model aff_cifar_resnet8 --params FILE --dataset cifar100 \\
         --data DIR --out exports/aff8 --int8

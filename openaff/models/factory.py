@@ -9,6 +9,7 @@ from typing import Callable, NamedTuple, Optional, Tuple
 
 from ..fusion import FUSIONS
 from ..utils.errors import UserError, positive_int, suggest
+from .bundled import load_pretrained, settle_options
 
 
 @dataclass(frozen=True)
@@ -118,8 +119,10 @@ def list_models(pattern="*"):
     return sorted(fnmatch.filter(names, pattern))
 
 
-def create_model(name, fusion=None, num_classes=None, **options):
+def create_model(name, fusion=None, num_classes=None, pretrained=None, **options):
     """Build a network by name; initialise or load its parameters before use.
+
+    With ``pretrained`` its parameters are loaded, on the CPU.
 
     Parameters
     ----------
@@ -166,7 +169,12 @@ def create_model(name, fusion=None, num_classes=None, **options):
                     name, option, suggest(option, known), ", ".join(known)
                 )
             )
+    if pretrained is not None:
+        num_classes, options = settle_options(pretrained, name, fusion, num_classes, options, known)
     if num_classes is not None:
         options["num_classes"] = positive_int("num_classes", num_classes)
     options["fusion"] = info.fusion or ("add" if fusion is None else fusion)
-    return family.network(*family.numbers(info.name), **options)
+    net = family.network(*family.numbers(info.name), **options)
+    if pretrained is not None:
+        load_pretrained(net, pretrained)
+    return net
