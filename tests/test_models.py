@@ -349,6 +349,13 @@ def test_width_reduction_and_deep_stem_shapes():
     assert shapes["output.weight"] == (100, 128)
 
 
+def test_a_width_between_whole_multiples_is_rounded():
+    net = create_model("add_cifar_resnet8", width_multiplier=1.075)
+    assert [feature.channels for feature in net.feature_info] == [17, 34, 69]
+    host = create_model("add_fpn_resnet8", width_multiplier=0.5, features_only=True)
+    assert host.feature_info[0].channels * 2 == 16
+
+
 @pytest.mark.parametrize(
     "name, options, message",
     [
