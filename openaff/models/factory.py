@@ -122,8 +122,6 @@ def list_models(pattern="*"):
 def create_model(name, fusion=None, num_classes=None, pretrained=None, **options):
     """Build a network by name; initialise or load its parameters before use.
 
-    With ``pretrained`` its parameters are loaded, on the CPU.
-
     Parameters
     ----------
     name : str
@@ -135,6 +133,9 @@ def create_model(name, fusion=None, num_classes=None, pretrained=None, **options
         default the plain sum.
     num_classes : int, optional
         Outputs, by default the published network's.
+    pretrained : str, optional
+        A key of :func:`~openaff.list_pretrained`: weights in the package, loaded on the CPU.  They
+        settle ``num_classes`` and the options, which may be left out.
     options
         The family's options, such as ``width_multiplier`` or ``first_fused_stage``; see
         :class:`~openaff.models.stages.Options`.
@@ -148,7 +149,8 @@ def create_model(name, fusion=None, num_classes=None, pretrained=None, **options
     Raises
     ------
     UserError
-        An unknown name or option, a fusion given twice, or an impossible value.
+        An unknown name, key or option, a fusion given twice, an impossible value, or one that
+        contradicts ``pretrained``; see also :func:`~openaff.models.bundled.load_pretrained`.
 
     Examples
     --------
