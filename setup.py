@@ -31,7 +31,7 @@ setup(
     long_description_content_type="text/markdown",
     license="MIT",
     packages=find_packages(include=["openaff", "openaff.*"]),
-    package_data={"openaff": ["configs/*/*.yaml", "configs/*/*/*.yaml"]},
+    package_data={"openaff": ["configs/*/*.yaml", "configs/*/*/*.yaml", "models/weights/*"]},
     entry_points={"console_scripts": ["openaff = openaff.commands:main"]},
     # Below: what numpy 1.23 has wheels for; its 3.11 is the last.
     python_requires=">=3.8,<3.12",

@@ -14,6 +14,7 @@ _HOMES = {  # public name -> the module that it is imported from, on first use
     "PyramidFusion": "blocks",
     "create_model": "models",
     "list_models": "models",
+    "list_pretrained": "models",
     "replace_sums": "models.replace",
     "UserError": "utils.errors",
 }

@@ -32,6 +32,7 @@ RESULT = {
     "seed": 0,
     "commit": None,
     "best_accuracy": 0.5,
+    "last_accuracy": 0.5,
     "best_epoch": 1,
     "best_selection": "x",
 }

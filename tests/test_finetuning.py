@@ -14,7 +14,8 @@ from openaff.data import load_dataset
 from openaff.data.base import ImageSet
 from openaff.deploy.export import export_folder
 from openaff.deploy.subject import run_subject
-from openaff.models.pretrained import PUBLISHED, load_with_new_outputs
+from openaff.models.parameters import load_with_new_outputs
+from openaff.models.pretrained import PUBLISHED
 from openaff.tasks.classification import CrossEntropy
 from openaff.training import session
 from openaff.training.config import load_config

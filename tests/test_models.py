@@ -352,6 +352,13 @@ def test_width_reduction_and_deep_stem_shapes():
     assert shapes["output.weight"] == (100, 128)
 
 
+def test_a_width_between_whole_multiples_is_rounded():
+    net = create_model("add_cifar_resnet8", width_multiplier=1.075)
+    assert [feature.channels for feature in net.feature_info] == [17, 34, 69]
+    host = create_model("add_fpn_resnet8", width_multiplier=0.5, features_only=True)
+    assert host.feature_info[0].channels * 2 == 16
+
+
 @pytest.mark.parametrize(
     "name, options, message",
     [
@@ -370,6 +377,9 @@ def test_width_reduction_and_deep_stem_shapes():
         ("aff_resnet50", {"deep_stm": True}, "no option 'deep_stm'; did you mean 'deep_stem'"),
         ("aff_resnet18", {"width_multiplier": 2}, "aff_resnet18 has no option 'width_multiplier'"),
         ("aff_cifar_resnet8", {"width_multiplier": "2"}, "width_multiplier must be a positive"),
+        ("aff_cifar_resnet8", {"width_multiplier": True}, "width_multiplier must be a positive"),
+        ("aff_cifar_resnet8", {"width_multiplier": 0.02}, "that leaves a channel, not 0.02"),
+        ("aff_cifar_resnet8", {"width_multiplier": float("nan")}, "must be a positive number"),
         ("aff_cifar_resnet8", {"first_fused_stage": 5}, "must be 1 to 4 for 3 stages"),
         ("aff_cifar_resnet8", {"deep_stem": "maybe"}, "deep_stem must be true or false"),
         ("aff_cifar_resnet8", {"norm_layer": "x"}, "norm_layer must be a class of layers"),

@@ -139,6 +139,8 @@ FAMILIES = [
     ("iaff_cifar_resnet8", {**TINY, "avg_down": False, "first_fused_stage": 3}),
     ("aff_cifar_resnet8", {**TINY, "norm_kwargs": NORM, "last_gamma": True}),
     ("cifar_resnet14", {**TINY, "fusion": "ASKCFuse", "norm_kwargs": {"use_global_stats": True}}),
+    ("add_cifar_resnet8", {**TINY, "width_multiplier": 1.075}),
+    ("add_fpn_resnet8", {**TINY, "dropout": 0, "width_multiplier": 1.1}),
     ("aff_cifar_inception_resnet8", TINY),
     ("concat_cifar_inception_resnet8", {**TINY, "avg_down": True, "deep_stem": True}),
     ("add_cifar_inception_resnet8", TINY),

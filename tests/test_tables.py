@@ -9,9 +9,10 @@ from helpers import finished_run
 from openaff import UserError, list_models
 from openaff.data import DATASETS
 from openaff.models.pretrained import PUBLISHED, list_published
-from openaff.tables import counts, pages, recipes
+from openaff.tables import counts, evidence, pages, recipes
 from openaff.tables import results as table_results
-from openaff.tables.catalog import load_tables
+from openaff.tables.catalog import EVIDENCE, load_tables
+from openaff.tables.markdown import with_blocks
 from openaff.tables.plots import draw_all, save_all
 from openaff.utils.packaged import TABLES, config_path
 
@@ -181,7 +182,8 @@ def check_run(row, run, config):
 def test_a_figure_of_another_table_is_that_of_its_run(known):
     rows = known.rows()
     aliases = [row for row in rows.values() if row.run != row.id]
-    assert len(aliases) == 11 + 4 + 15 + 36  # printed, Table 5, Table 3, Figure 7
+    # printed, Table 5, Table 3, Figure 7, the evidence
+    assert len(aliases) == 11 + 4 + 15 + 36 + 27
     for row in aliases:
         run = rows[row.run]
         published = row.published
@@ -220,7 +222,7 @@ def test_ours_come_from_results_alone_with_mean_and_spread(known, results):
     read = table_results.read_results(results, known)
     found = read["fusions-resnet8.aff", "reduced"]
     assert {each["command"] for each in found} == {"train.py configs/a.yaml --out run data.root=c"}
-    (_, _, line, *rest) = pages.render(known["fusions-resnet8"], read).splitlines()[5:]
+    (_, _, line, *rest) = pages.render(known["fusions-resnet8"], read, known).splitlines()[5:]
     assert line.startswith("| ResNet-8, AFF | 37.00 ± 1.00 (3 seeds) |") and not rest
     row = known.row("paper-table5.aff-resnet-50")
     assert table_results.ours(row.figure, [{"last_accuracy": 0.8}]) == "20.00"
@@ -237,7 +239,7 @@ def test_a_figure_in_two_tables_has_one_run(known, tmp_path, digits_run):
     assert f"--row {row.id} --run --out runs/{row.run} " in recipes.describe(row)
     read = table_results.read_results(tmp_path / "results", known)
     for table in ("paper-table3", "paper-table4", "paper-figure7"):
-        page = pages.render(known[table], read, "short-skip")
+        page = pages.render(known[table], read, known, "short-skip")
         (line,) = (each for each in page.splitlines() if re.match(r"\| .*AFF\)? \| `aff`", each))
         cells = line.split(" | ")
         assert "76.3" in cells and cells.count("75.00") == 1
@@ -312,7 +314,8 @@ def test_report_and_its_pictures(known, results, tmp_path):
         for path, (name, caption) in zip(paths, captions):
             assert path.name == name and path.read_bytes().startswith(b"\x89PNG")
             assert f"({name})" in page and caption in page
-        for table in known.values():
+        assert known["evidence"].title not in page  # it has a page of its own
+        for table in (each for each in known.values() if each.kind != EVIDENCE):
             assert f"### {table.title}" in page
             for row in table.rows:
                 assert row.name in page or row.fusion in page or table.kind == "ours"
@@ -328,20 +331,23 @@ def test_report_and_its_pictures(known, results, tmp_path):
 def test_no_column_is_empty(known, root):
     read = table_results.read_results(root / "results", known)
     for table in known.values():
-        for part in re.split(r"\n\n", pages.render(table, read)):
+        for part in re.split(r"\n\n", pages.render(table, read, known)):
             rows = [line.split(" | ") for line in part.splitlines() if line.startswith("| ")]
             for column in zip(*rows[2:]):
                 assert any(cell.strip("| ") for cell in column), rows[0]
 
 
 def test_pages_are_those_of_the_committed_results(known, root):
-    """docs/tables.md and the README's tables hold what --report would write."""
+    """docs/tables.md, the README and docs/evidence.md hold what --report would write."""
     results = table_results.read_results(root / "results", known)
     pictures = re.findall(r"\]\((tables_.+?)\)\n\n\*(.+)\*", (root / "docs/tables.md").read_text())
     assert (root / "docs/tables.md").read_text() == pages.tables_page(known, results, pictures)
     readme = (root / "README.md").read_text()
     for block in pages.readme_tables(known, results).values():
         assert block in readme
+    page = (root / "docs/evidence.md").read_text()
+    blocks = evidence.blocks(known["evidence"], results, known)
+    assert with_blocks(page, blocks, "evidence.md") == page
 
 
 def test_a_readme_without_marks_is_left_alone(known, tmp_path):

@@ -2,6 +2,7 @@
 
     openaff evaluate --run runs/aff8
     openaff evaluate --export exports/aff8 --engine openvino
+    openaff evaluate --pretrained KEY --data DIR
     openaff evaluate --model aff_cifar_resnet8 --option width_multiplier=1 \\
         --params runs/aff8/best.params --dataset cifar100 --labels fine --data DIR
     openaff evaluate --published cifar100/AFF-ResNet-32/0.8357 --params FILE --data DIR
@@ -16,6 +17,7 @@ import math
 import pathlib
 
 from ..data import DATASETS, load_dataset
+from ..deploy.engines import check_engine
 from ..deploy.subject import (
     add_arguments,
     data_from_arguments,
@@ -71,16 +73,6 @@ def ten_crop_size(data):
     data.image_size = round(size / (data.crop_ratio or info.crop_ratio))
     data.crop_ratio = 1.0
     return size
-
-
-def check_engine(args):
-    """Refuse flags that have no effect."""
-    if args.export and args.devices != "cpu":
-        raise UserError("--devices has no effect with --export: its engines run on the CPU")
-    if not args.export:
-        for flag, asked in (("engine", args.engine != "auto"), ("precision", args.precision)):
-            if asked:
-                raise UserError(f"--{flag} is for --export: other networks run in MXNet")
 
 
 def check_classes(source, subject, dataset):
@@ -165,13 +157,15 @@ def main():
     for path in filter(None, (args.per_class, args.confusion)):
         if not pathlib.Path(path).resolve().parent.is_dir():
             raise UserError(f"cannot write {path}: there is no such folder")
+    if args.export and args.devices != "cpu":
+        raise UserError("--devices has no effect with --export: its engines run on the CPU")
     check_engine(args)
     devices = parse_devices(args.devices)
     data = data_from_arguments(args)
     ten_crop = ten_crop_size(data) if args.ten_crop else None
     dataset = load_dataset(data)
     subject = subject_from_arguments(args, data, dataset, devices)
-    source = args.run or args.export
+    source = args.run or args.export or args.pretrained
     if source:
         check_classes(source, subject, dataset)
     task = load_task(dataset, subject.loss)
@@ -195,7 +189,7 @@ def main():
     result = {
         "model": subject.model,
         "options": subject.options,
-        "params": args.params or args.export or f"{args.run}/best.params",
+        "params": args.params or args.export or args.pretrained or f"{args.run}/best.params",
         "engine": subject.net.name if args.export else None,
         "precision": subject.net.precision if args.export else None,
         **measured,

@@ -4,6 +4,7 @@
     openaff explain --run runs/aff8 --compare runs/add8 --test 0,3,7 --out figure.png
     openaff explain --run runs/aff8 --test 0,3 --methods gradcam,scorecam --weights \\
         --out figure.png
+    openaff explain --pretrained KEY photo.jpg --out figure.png
     openaff explain --run runs/camvid --data DIR --test 5 --target car --out figure.png
     openaff explain --published imagenet/AFF-ResNet-50/0.2028 --params FILE \\
         photo.jpg --out figure.png
@@ -70,7 +71,8 @@ def networks(args, data, dataset, device):
     subjects = [subject_from_arguments(args, data, dataset, device)]
     subjects += [run_subject(folder, device) for folder in args.compare]
     names = [subject.model for subject in subjects]
-    folders = [pathlib.Path(folder).name for folder in [args.run or args.model, *args.compare]]
+    own = args.run or args.pretrained or args.model
+    folders = [pathlib.Path(folder).name for folder in [own, *args.compare]]
     headings = names if len(set(names)) == len(names) else folders
     if len(set(headings)) < len(headings):
         headings = [str(folder) for folder in [args.run, *args.compare]]
@@ -125,7 +127,8 @@ def main():
     images, titles, truth = given_images(args, class_names)
     if dataset:
         if tuple(dataset.class_names) != tuple(class_names) and not args.published:
-            raise UserError(f"--test: {args.run or args.model} has other classes than the data")
+            source = args.run or args.pretrained or args.model
+            raise UserError(f"--test: {source} has other classes than the data")
         for known, test in zip((images, titles, truth), test_images(args.test, dataset)):
             known += test
     rows = explain(

@@ -2,6 +2,7 @@
 
     openaff export --run runs/aff8 --out exports/aff8
     openaff export --run runs/aff8 --out exports/aff8 --format symbol,onnx,pytorch
+    openaff export --pretrained KEY --out exports/KEY
     openaff export --published cifar100/AFF-ResNet-32/0.8357 --params FILE --out DIR
     openaff export --model aff_cifar_resnet8 --params FILE --dataset cifar100 --out exports/aff8
     openaff export --model aff_resnet50 --params FILE --dataset images --names classes.txt --out DIR

@@ -27,7 +27,7 @@ from ..data import DATASETS, load_dataset
 from ..data.transforms import Normalize
 from ..deploy.subject import run_data, run_subject
 from ..models import model_info
-from ..tables.pages import between, markdown
+from ..tables.markdown import markdown, with_blocks
 from ..tasks import TASKS
 from ..utils.arguments import Parser
 from ..utils.errors import UserError, positive_int
@@ -200,11 +200,9 @@ def write_page(path):
     root = clone()
     if root is None:
         raise UserError("--page writes the figures of a clone's measurements/: run it in a clone")
-    text = pathlib.Path(path).read_text(encoding="utf-8")
-    for file in sorted((root / "measurements" / "heat_maps").glob("*.json")):
-        name, block = file.stem, table(read_json(file))
-        text = between(text, f"<!-- {name}: written by --page -->", f"<!-- /{name} -->", block)
-    write_text(path, text)
+    path, files = pathlib.Path(path), sorted((root / "measurements" / "heat_maps").glob("*.json"))
+    blocks = {file.stem: table(read_json(file)) for file in files}
+    write_text(path, with_blocks(path.read_text(encoding="utf-8"), blocks, path.name, "--page"))
 
 
 def main():

@@ -1,7 +1,8 @@
-"""Run an exported network on photographs: files, or folders of them.
+"""Run an exported network, or weights in the package, on photographs: files, or folders of them.
 
     openaff predict --export exports/aff8 photo.jpg another.png --top 3
     openaff predict --export exports/camvid --out masks street.jpg more-streets/
+    openaff predict --pretrained KEY photo.jpg
 
 A network for segmentation writes to --out, for each photograph, a PNG of class numbers with a
 palette (NAME.png) and the photograph in the classes' colours (NAME-overlay.png).
@@ -16,7 +17,7 @@ from PIL import Image
 
 from ..data.image_folder import read_photo
 from ..data.preprocessing import image_files
-from ..deploy.engines import add_engine
+from ..deploy.engines import add_engine, check_engine
 from ..deploy.predict import Predictor
 from ..tasks.pictures import class_colours, indexed, overlay
 from ..utils.arguments import Parser, add_imports
@@ -28,8 +29,10 @@ from ..utils.progress import progress_bar
 
 def parse_args():
     parser = Parser(__doc__, "predict")
-    parser.add_argument(
-        "--export", required=True, metavar="DIR", help="export folder, written by openaff export"
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--export", metavar="DIR", help="export folder, written by openaff export")
+    source.add_argument(
+        "--pretrained", metavar="KEY", help="weights in the package, see openaff.list_pretrained()"
     )
     parser.add_argument("images", nargs="+", metavar="IMAGE", help="image files, or folders")
     add_engine(parser)
@@ -75,7 +78,7 @@ def write_mask(out, path, decoded, colours):
 
 def predict(predictor, files, top, out):
     """(path, JSON, words) of each image; masks and overlays go to the folder ``out``, if any."""
-    colours = class_colours(predictor.description["dataset"], len(predictor.labels))
+    colours = class_colours(predictor.dataset, len(predictor.labels))
     step = 1 if predictor.task.dense else predictor.batch_size
     rows = []
     with progress_bar(total=len(files), unit="image") as bar:
@@ -93,7 +96,11 @@ def main():
     args = parse_args()
     import_modules(args.imports)
     files = image_files(args.images)
-    predictor = Predictor(args.export, args.engine, precision=args.precision)
+    if args.export:
+        predictor = Predictor(args.export, args.engine, precision=args.precision)
+    else:
+        check_engine(args)
+        predictor = Predictor.pretrained(args.pretrained)
     check_output(args, predictor, files)
     top = 5 if args.top is None else args.top
     with atomic_folder(args.out) if args.out else contextlib.nullcontext() as out:

@@ -6,11 +6,14 @@
         --protocol reduced --out runs/aff data.root=DIR
     openaff tables --table paper-table4 --run --protocol reduced \\
         --seeds 0,1,2 cifar100.root=DIR camvid.root=DIR
+    openaff tables --table evidence --run --protocol reduced \\
+        cifar100.root=DIR camvid.root=DIR
     openaff tables --report
 
 --run trains a row, or goes on with its run folder, and then copies the result to results/ (of the
-clone, if there is one), which --table and --report read.  A whole table skips the rows that have a
-result.  The paper protocol is the published recipe; the reduced one is small and short enough for
+clone, if there is one), which --table and --report read.  A whole table skips the runs that have a
+result, and has as many seeds as it says of each row (evidence: one or three), or those of --seeds.
+The paper protocol is the published recipe; the reduced one is small and short enough for
 two CPU cores.
 """
 
@@ -38,13 +41,13 @@ def parse_args():
     )
     what.add_argument("--row", metavar="ID", help="with --run: the row to train")
     what.add_argument(
-        "--report", action="store_true", help="in a clone: write docs/tables.md and README"
+        "--report", action="store_true", help="in a clone: write the tables of docs and README"
     )
     parser.add_argument("--run", action="store_true", help="train --row, or all rows of --table")
     parser.add_argument("--group", metavar="KEY", help="of --table: short-skip, same-layer, ...")
     parser.add_argument("--protocol", metavar="NAME", help="of --run: paper (default) or reduced")
     parser.add_argument("--seed", type=int, metavar="N", help="of --row --run (0)")
-    parser.add_argument("--seeds", metavar="N,N,...", help="of --table --run (0)")
+    parser.add_argument("--seeds", metavar="N,N,...", help="of --table --run (the table's)")
     parser.add_argument(
         "--out", metavar="DIR", help="run folder of --row; of --table, their parent (runs/reduced)"
     )
@@ -86,7 +89,7 @@ def run_table(args, catalog, results):
         raise UserError(f"no row of {args.table} has a reduced form: --list shows which have one")
     data = {run: recipes.row_config(row, "reduced").data.name for run, row in rows.items()}
     overrides = settings_by_dataset(args, sorted(set(data.values())))
-    jobs = [(row, seed) for seed in parse_seeds(args.seeds) for row in rows.values()]
+    jobs = planned_jobs(args.seeds, rows.values())
     for number, (row, seed) in enumerate(jobs, start=1):
         args.overrides = overrides[data[row.run]]
         path = table_results.result_path(results, row, "reduced", seed)
@@ -116,9 +119,17 @@ def settings_by_dataset(args, datasets):
     return found
 
 
+def planned_jobs(seeds, rows):
+    """(row, seed), seed after seed: those of ``--seeds``, or as many as each row is to have."""
+    if seeds is not None:
+        return [(row, seed) for seed in parse_seeds(seeds) for row in rows]
+    most = max(row.seeds for row in rows)
+    return [(row, seed) for seed in range(most) for row in rows if seed < row.seeds]
+
+
 def parse_seeds(text):
     try:
-        seeds = [int(part) for part in ("0" if text is None else text).split(",")]
+        seeds = [int(part) for part in text.split(",")]
     except ValueError:
         raise UserError(f"--seeds {text!r}: write numbers, such as 0,1,2") from None
     if len(set(seeds)) < len(seeds):
@@ -277,4 +288,4 @@ def main():
     chosen_rows(args, catalog)  # a wrong name is refused
     for key, table in catalog.items():
         if args.table in (key, "all"):
-            print(pages.render(table, found, args.group))
+            print(pages.render(table, found, catalog, args.group))

@@ -119,6 +119,14 @@ def _fastest(there, folder):
 # --- On a command line ----------------------------------------------------------------------------
 
 
+def check_engine(args):
+    """Refuse the flags of :func:`add_engine` where there is no ``--export``."""
+    if not args.export:
+        for flag, asked in (("engine", args.engine != "auto"), ("precision", args.precision)):
+            if asked:
+                raise UserError(f"--{flag} is for --export: other networks run in MXNet")
+
+
 def add_engine(parser):
     """Add ``--engine`` and ``--precision``, the same for every program that runs exports."""
     parser.add_argument(

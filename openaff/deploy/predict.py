@@ -1,4 +1,4 @@
-"""Running an exported network on photographs."""
+"""Running a network on photographs: an export, or weights in the package."""
 
 import pathlib
 
@@ -9,8 +9,7 @@ from PIL import Image
 from ..data.preprocessing import Preprocessing, photo
 from ..tasks import TASKS
 from ..utils.errors import UserError, positive_int
-from .engines import Engine
-from .export import export_labels, read_export
+from .subject import export_subject, pretrained_subject
 
 
 class Predictor:
@@ -32,6 +31,10 @@ class Predictor:
     ----------
     engine, precision : str
         What runs it, and what that computes in; see :class:`~openaff.deploy.engines.Engine`.
+    dataset : str or None
+        What the network was trained on.
+    labels : list of str
+        The names of its classes.
 
     Raises
     ------
@@ -40,19 +43,35 @@ class Predictor:
     """
 
     def __init__(self, folder, engine="auto", batch_size=32, precision=None):
-        folder = pathlib.Path(folder)
-        self.description = read_export(folder)
-        # Exports of the first edition, which had classification alone, do not name their task.
-        self.task = TASKS[self.description.get("task", "classification")]
-        self.labels = list(export_labels(folder, self.description))
-        self.batch_size = positive_int("batch_size", batch_size)
-        self._network = Engine(folder, self.description, engine, precision)
+        self._settle(export_subject(folder, engine, precision), batch_size)
         self.engine, self.precision = self._network.name, self._network.precision
-        keys = ("input_shape", "mean", "std", "crop_ratio")
+
+    @classmethod
+    def pretrained(cls, key, batch_size=32):
+        """The same for weights in the package, in MXNet.
+
+        Raises
+        ------
+        UserError
+            See :func:`~openaff.deploy.subject.pretrained_subject`.
+        """
+        predictor = cls.__new__(cls)
+        predictor._settle(pretrained_subject(key), batch_size)
+        predictor.engine, predictor.precision = "mxnet", "f32"
+        return predictor
+
+    def _settle(self, subject, batch_size):
+        self.task, self.dataset = TASKS[subject.task], subject.dataset
+        self.labels = list(subject.class_names)
+        self.batch_size = positive_int("batch_size", batch_size)
+        self._network = subject.net
         self.preprocess = Preprocessing(
-            *(self.description[key] for key in keys),
+            subject.input_shape,
+            subject.mean,
+            subject.std,
+            subject.crop_ratio,
             dense=self.task.dense,
-            short_side=self.description.get("short_side"),
+            short_side=subject.short_side,
         )
 
     def logits(self, images):

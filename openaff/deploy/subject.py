@@ -8,6 +8,7 @@ import mxnet as mx
 
 from ..data import DATASETS, DataConfig, load_dataset
 from ..data.masks import read_names
+from ..models import create_model, pretrained_info
 from ..models.pretrained import PUBLISHED, load_model, load_published
 from ..tasks import TASKS, check_network
 from ..utils.arguments import add_imports
@@ -54,8 +55,8 @@ def run_data(folder):
     return data
 
 
-def run_subject(folder, ctx=None):
-    """The :class:`Subject` of a finished run, with its best parameters.
+def run_subject(folder, ctx=None, which="best"):
+    """The :class:`Subject` of a finished run, with its ``best`` or its ``last`` parameters.
 
     Raises
     ------
@@ -68,10 +69,12 @@ def run_subject(folder, ctx=None):
     info = DATASETS[result["dataset"]]
     # Files of the first edition, which had classification alone, do not name the figure.
     headline = result.get("headline", "accuracy")
-    keys = (f"best_{headline}", "best_epoch", "best_selection")
-    keys += ("split", "protocol", "seed", "commit")
+    chosen = {"selection": "last epoch"}
+    if which == "best":
+        chosen = {key: result[key] for key in ("best_epoch", "best_selection")}
+    keys = ("split", "protocol", "seed", "commit")
     return Subject(
-        load_model(result["model"], folder / "best.params", ctx, **result["options"]),
+        load_model(result["model"], folder / f"{which}.params", ctx, **result["options"]),
         result["model"],
         result["options"],
         info.task,
@@ -82,7 +85,11 @@ def run_subject(folder, ctx=None):
         tuple(result["mean"]),
         tuple(result["std"]),
         _crop_ratio(data),
-        {key: result[key] for key in keys},
+        {
+            f"{which}_{headline}": result[f"{which}_{headline}"],
+            **chosen,
+            **{key: result[key] for key in keys},
+        },
         read_yaml(folder / "config.yaml").get("loss"),
         _short_side(data),
     )
@@ -93,6 +100,11 @@ def export_data(folder):
     facts = read_export(folder)
     if facts["dataset"] is None:
         raise UserError(f"{folder} does not say which data set its network is for")
+    return _described_data(facts)
+
+
+def _described_data(facts):
+    """The :class:`~openaff.data.DataConfig` that an export or a record of weights describes."""
     info = DATASETS[facts["dataset"]]
     config = DataConfig(name=info.key, image_size=facts.get("short_side"))
     if info.crop_ratio:
@@ -117,6 +129,27 @@ def export_subject(folder, engine="auto", precision=None):
         net=Engine(folder, facts, engine, precision),
         class_names=export_labels(folder, facts),
         **{"task": "classification", **{key: facts[key] for key in names if key in facts}},
+    )
+
+
+def pretrained_subject(key, ctx=None):
+    """The :class:`Subject` of weights in the package.
+
+    Raises
+    ------
+    UserError
+        See :func:`~openaff.models.pretrained_info` and :func:`~openaff.create_model`.
+    """
+    facts = pretrained_info(key)
+    net = create_model(facts["model"], pretrained=key)
+    if ctx is not None:
+        net.collect_params().reset_ctx(ctx)
+    net.hybridize(static_alloc=True)
+    names = [field.name for field in fields(Subject) if field.name not in ("net", "class_names")]
+    return Subject(
+        net=net,
+        class_names=tuple(facts["class_names"]),
+        **{name: facts[name] for name in names},
     )
 
 
@@ -240,6 +273,9 @@ def add_arguments(parser, exports=False):
     else:
         parser.set_defaults(export=None)
     source.add_argument("--run", metavar="DIR", help="folder of a finished run: its best weights")
+    source.add_argument(
+        "--pretrained", metavar="KEY", help="weights in the package, see openaff.list_pretrained()"
+    )
     source.add_argument("--model", metavar="NAME", help="see openaff.list_models()")
     source.add_argument("--published", metavar="NAME", help="a published checkpoint")
     network.add_argument("--params", metavar="FILE", help="parameters of --model or --published")
@@ -300,6 +336,10 @@ def data_from_arguments(args):
             "--run: the run settles it",
         )
         data = run_data(args.run)
+    elif args.pretrained:
+        settled = ("params", "option", "dataset", "labels", "imports", "names")
+        _refuse(args, settled, "--pretrained: the weights settle it")
+        data = _described_data(pretrained_info(args.pretrained))
     else:
         if not args.params:
             raise UserError("--model and --published need --params, the file of the parameters")
@@ -347,6 +387,8 @@ def subject_from_arguments(args, data, dataset=None, ctx=None):
         return export_subject(args.export, args.engine, args.precision)
     if args.run:
         return run_subject(args.run, ctx)
+    if args.pretrained:
+        return pretrained_subject(args.pretrained, ctx)
     names = None if args.names is None else read_names(pathlib.Path(args.names))
     if args.published:
         return published_subject(args.published, args.params, ctx, names)

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from mxnet.gluon import nn
 
 from ..blocks import PreActBlock, add_deep_stem, conv3x3, input_norm
-from ..utils.errors import UserError, positive_int
+from ..utils.errors import UserError
 from .factory import register_backbone
-from .stages import Options, StagedNet
+from .stages import Options, StagedNet, scaled
 
 # Depths that list_models shows; the formula takes any 6b + 2.
 DEPTHS = (8, 14, 20, 26, 32, 44, 56, 110)
@@ -25,12 +25,12 @@ class CIFARResNetOptions(Options):
 
     Parameters
     ----------
-    width_multiplier : int
-        m; the published networks have 4.
+    width_multiplier : float
+        m; the published networks have 4. Channels are rounded: 1.07 gives 17, 34 and 68.
     """
 
     num_classes: int = 100
-    width_multiplier: int = 4
+    width_multiplier: float = 4
 
 
 @register_backbone(
@@ -68,8 +68,7 @@ class CIFARResNet(StagedNet):
                 f"no {self.title} has depth {depth}: it must be 6b + 2 (8, 14, 20, ...)"
             )
         options, norm = self.options, self.options.norm
-        multiplier = positive_int("width_multiplier", options.width_multiplier)
-        widths = [width * multiplier for width in (16, 32, 64)]
+        widths = [scaled(width, options.width_multiplier) for width in (16, 32, 64)]
         with self.name_scope():
             self.features = nn.HybridSequential(prefix="")
             self.features.add(input_norm(norm, 3))

@@ -9,6 +9,7 @@ from typing import Callable, NamedTuple, Optional, Tuple
 
 from ..fusion import FUSIONS
 from ..utils.errors import UserError, positive_int, suggest
+from .bundled import load_pretrained, settle_options
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,7 @@ def list_models(pattern="*"):
     return sorted(fnmatch.filter(names, pattern))
 
 
-def create_model(name, fusion=None, num_classes=None, **options):
+def create_model(name, fusion=None, num_classes=None, pretrained=None, **options):
     """Build a network by name; initialise or load its parameters before use.
 
     Parameters
@@ -132,6 +133,9 @@ def create_model(name, fusion=None, num_classes=None, **options):
         default the plain sum.
     num_classes : int, optional
         Outputs, by default the published network's.
+    pretrained : str, optional
+        A key of :func:`~openaff.list_pretrained`: weights in the package, loaded on the CPU.  They
+        settle ``num_classes`` and the options, which may be left out.
     options
         The family's options, such as ``width_multiplier`` or ``first_fused_stage``; see
         :class:`~openaff.models.stages.Options`.
@@ -145,7 +149,8 @@ def create_model(name, fusion=None, num_classes=None, **options):
     Raises
     ------
     UserError
-        An unknown name or option, a fusion given twice, or an impossible value.
+        An unknown name, key or option, a fusion given twice, an impossible value, or one that
+        contradicts ``pretrained``; see also :func:`~openaff.models.bundled.load_pretrained`.
 
     Examples
     --------
@@ -166,7 +171,12 @@ def create_model(name, fusion=None, num_classes=None, **options):
                     name, option, suggest(option, known), ", ".join(known)
                 )
             )
+    if pretrained is not None:
+        num_classes, options = settle_options(pretrained, name, fusion, num_classes, options, known)
     if num_classes is not None:
         options["num_classes"] = positive_int("num_classes", num_classes)
     options["fusion"] = info.fusion or ("add" if fusion is None else fusion)
-    return family.network(*family.numbers(info.name), **options)
+    net = family.network(*family.numbers(info.name), **options)
+    if pretrained is not None:
+        load_pretrained(net, pretrained)
+    return net

@@ -20,12 +20,12 @@ from ..blocks import (
     resize_like,
 )
 from ..fusion import fusion_factory
-from ..utils.errors import UserError, positive_int
+from ..utils.errors import UserError
 from .factory import register_backbone
 from .resnet import BASIC, BLOCKS, ResNet, ResNetOptions
 from .resnext import DEPTHS as RESNEXT_DEPTHS
 from .resnext import ResNeXt, ResNeXtOptions
-from .stages import PostActNet, PostActOptions, outline
+from .stages import PostActNet, PostActOptions, outline, scaled
 
 # Depths that list_models shows; the formula takes any 6b + 2 that is none of ImageNet's.
 DEPTHS = (8, 14, 20, 26)
@@ -43,13 +43,14 @@ class SmallResNetOptions(PostActOptions):
     deep_stem : bool
         Three 3x3 convolutions, the first strided, and a strided pooling. False, for small images:
         one 3x3 convolution, no stride and no pooling.
-    width_multiplier : int
-        t; the authors' networks for segmentation have 1 and 4.
+    width_multiplier : float
+        t; the authors' networks for segmentation have 1 and 4. The first stage's channels are
+        rounded.
     """
 
     deep_stem: bool = True
     avg_down: bool = False
-    width_multiplier: int = 4
+    width_multiplier: float = 4
 
 
 class SmallResNet(PostActNet):
@@ -79,7 +80,7 @@ class SmallResNet(PostActNet):
                 f"...), or one of {sorted(BLOCKS)} for a ResNet of ImageNet"
             )
         options, norm = self.options, self.options.norm
-        channels = 16 * positive_int("width_multiplier", options.width_multiplier)
+        channels = scaled(16, options.width_multiplier)
         with self.name_scope():
             self.features = nn.HybridSequential(prefix="")
             self.features.add(input_norm(norm, 3))

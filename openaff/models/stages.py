@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import numbers
 import re
 from dataclasses import dataclass
 from functools import partial
@@ -89,6 +90,22 @@ class PostActOptions(Options):
     """
 
     use_se: bool = False
+
+
+def scaled(channels, multiplier):
+    """Channels times a width multiplier, rounded to a whole number.
+
+    Raises
+    ------
+    UserError
+        The multiplier is no positive number, or so small that no channel is left.
+    """
+    number = isinstance(multiplier, numbers.Real) and not isinstance(multiplier, bool)
+    if not number or not 0 < multiplier < math.inf or round(channels * multiplier) < 1:
+        raise UserError(
+            f"width_multiplier must be a positive number that leaves a channel, not {multiplier!r}"
+        )
+    return round(channels * multiplier)
 
 
 class Feature(NamedTuple):

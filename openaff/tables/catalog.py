@@ -20,9 +20,11 @@ KINDS = {  # a table's kind -> its heading on the page
     "logs": "The authors' repository: printed tables and training logs",
     "ours": "Tables of our own",
 }
+EVIDENCE = "evidence"  # the kind that has a page of its own, see openaff.tables.evidence
 OF_A_RUN = ("model", "options", "config", "devices", "start_from", "checkpoint") + (
     "reduced",
     "reduced_options",
+    "reduced_epochs",
 )  # fields of a row
 UNUSABLE = (  # what reading a file that is something else may raise
     OSError,
@@ -86,6 +88,9 @@ class Row:
     checkpoint: Optional[str] = None  # the authors' file, see openaff.models.pretrained
     reduced: Optional[str] = None  # a recipe that two CPU cores can finish
     reduced_options: Dict[str, Any] = field(default_factory=dict)  # of the network in it
+    reduced_epochs: Optional[int] = None  # instead of the recipe's
+    seeds: int = 1  # that the reduced form is to be run with: 0, 1, ...
+    compare: List[str] = field(default_factory=list)  # ids of rows; the cost of a point: the first
     note: Optional[str] = None
     metric: Optional[str] = None  # the table's or the group's, as the next one
     dataset: Optional[str] = None
@@ -103,9 +108,10 @@ class Series:
 
     key: str  # the fusion's
     name: str  # in words
-    published: List[Any]
+    published: Optional[List[Any]] = None  # of a line with a run: by default that one's
     options: Dict[str, Any] = field(default_factory=dict)  # of the networks, in every protocol
     run: Optional[str] = None  # the line whose runs these are: TABLE.GROUP.FUSION, or a row's id
+    seeds: int = 1
 
 
 @dataclass(frozen=True)
@@ -123,15 +129,21 @@ class Group:
     config: Optional[str] = None
     options: Dict[str, Any] = field(default_factory=dict)  # in the recipe of the published figures
     reduced: Optional[str] = None  # recipe of the first network's reduced form
+    compare: List[str] = field(default_factory=list)  # keys of lines that all are compared with
     note: Optional[str] = None
 
     def rows(self, table):
         """The :class:`Row` of every figure; their ids are ``TABLE.GROUP.FUSION.bBLOCKS``."""
         for series in self.series:
             FUSIONS[series.key]  # an unknown one is refused
-            if not len(series.published) == len(self.backbones) == len(self.blocks or [0]):
+            figures = series.published
+            if figures is None and series.run:
+                figures = [None] * len(self.backbones)
+            if figures is None or not len(figures) == len(self.backbones) == len(
+                self.blocks or [0]
+            ):
                 raise ValueError(f"{self.key}, {series.key}: a figure, or null, for each backbone")
-            for index, (backbone, published) in enumerate(zip(self.backbones, series.published)):
+            for index, (backbone, published) in enumerate(zip(self.backbones, figures)):
                 if not isinstance(published, (int, float, type(None))):
                     raise ValueError(f"{self.key}, {series.key}: {published!r} is no figure")
                 end = f".b{self.blocks[index]}" if self.blocks else ""
@@ -145,6 +157,10 @@ class Group:
                     "dataset": self.dataset,
                     "group": self.key,
                     "blocks": self.blocks[index] if self.blocks else None,
+                    "seeds": series.seeds,
+                    "compare": [
+                        f"{table}.{self.key}.{key}{end}" for key in self._before(series.key)
+                    ],
                 }
                 if series.run:
                     values["run"] = series.run + end
@@ -157,6 +173,10 @@ class Group:
                         reduced_options={} if index or not self.reduced else series.options,
                     )
                 yield Row(**values)
+
+    def _before(self, key):
+        """The lines that a line is compared with: of two that all are, one with the other."""
+        return self.compare[: self.compare.index(key)] if key in self.compare else self.compare
 
 
 @dataclass(frozen=True)
@@ -248,12 +268,12 @@ def _typed(kind, values):
 def _table(key, values):
     settled = {name: values.pop(name, None) for name in ("metric", "dataset")}
     groups = [_typed(Group, group) for group in values.pop("groups", [])]
-    rows = [_typed(Row, {**settled, **row}) for row in values.pop("rows", [])]
-    rows += [row for group in groups for row in group.rows(key)]
+    rows = [row for group in groups for row in group.rows(key)]
+    rows += [_typed(Row, {**settled, **row}) for row in values.pop("rows", [])]
     counts = [_typed(Count, count) for count in values.pop("counts", [])]
     table = Table(key=key, rows=rows, groups=groups, counts=counts, **values)
-    if table.kind not in KINDS:
-        raise ValueError(f"kind {table.kind!r} is none of {', '.join(KINDS)}")
+    if table.kind not in (*KINDS, EVIDENCE):
+        raise ValueError(f"kind {table.kind!r} is none of {', '.join(KINDS)}, {EVIDENCE}")
     if not rows and not counts:
         raise ValueError("it has no rows")
     for row in rows:
@@ -275,6 +295,9 @@ def _check_row(row, key):
 
 
 def _check_references(row, rows):
+    for other in row.compare:
+        if other not in rows:
+            raise UserError(f"{row.id}: it is compared with {other}, and there is no such row")
     for key in ("run", "start_from"):
         other = getattr(row, key)
         if other is None:
@@ -287,7 +310,10 @@ def _check_references(row, rows):
 
 def _resolved(row, rows):
     run = rows[row.run or row.id]
-    return dataclasses.replace(row, run=run.id, **{key: getattr(run, key) for key in OF_A_RUN})
+    values = {key: getattr(run, key) for key in OF_A_RUN}
+    if row.published is None and row.metric == run.metric:
+        values["published"] = run.published
+    return dataclasses.replace(row, run=run.id, **values)
 
 
 def reason(error):

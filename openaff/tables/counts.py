@@ -18,6 +18,12 @@ def parameters(row):
     return row.model and _parameters(row.model, _classes(row.dataset, row.labels), _key(row))
 
 
+def parameters_of(config):
+    """Parameters of a configuration's network; see :func:`parameters`."""
+    options = json.dumps(config.model.options, sort_keys=True)
+    return _parameters(config.model.name, _classes(config.data.name, config.data.labels), options)
+
+
 def multiply_adds(row):
     """Multiply-adds of a row's network for one image; None without a network."""
     if row.model is None:

@@ -1,21 +1,23 @@
-"""The Markdown of the tables: docs/tables.md, and the two tables of the README."""
+"""The Markdown of the tables: docs/tables.md, and what README and docs/evidence.md show."""
 
 from ..data import DATASETS
-from ..utils.errors import UserError
 from ..utils.files import write_text
-from . import counts, plots
-from .catalog import KINDS
+from . import counts, evidence, plots
+from .catalog import EVIDENCE, KINDS
+from .markdown import markdown, with_blocks
 from .recipes import describe, describe_reduced, row_config
 from .results import mean, ours
 
 FUSIONS_TABLE = "fusions-resnet8"  # that the README shows
 
 
-def render(table, results, only=None):
+def render(table, results, catalog, only=None):
     """A table in Markdown, ours beside the published figures; empty columns are left out.
 
     ``only``: key of the one group to show.
     """
+    if table.kind == EVIDENCE:
+        return evidence.render(table, results, catalog, only)
     lines = [f"### {table.title}", "", f"Source: {table.source}."]
     lines += [table.note] if table.note else []
     if table.counts:
@@ -26,13 +28,6 @@ def render(table, results, only=None):
     if flat:
         lines += ["", *_flat(flat, results)]
     return "\n".join(lines) + "\n"
-
-
-def markdown(columns, rows):
-    """Lines of a Markdown table of texts; columns after the first without any text are left out."""
-    kept = [0] + [k for k in range(1, len(columns)) if any(row[k] for row in rows)]
-    lines = [columns, ["---"] * len(columns), *rows]
-    return [f"| {' | '.join(line[k] for k in kept)} |" for line in lines]
 
 
 def _counts(table):
@@ -154,27 +149,38 @@ def _billions(count):
 
 
 def write_all(root, catalog, results):
-    """Write ``docs/tables.md``, its pictures and the README's tables; returns their paths.
+    """Write ``docs/tables.md``, all pictures, and the tables of README and ``docs/evidence.md``.
 
     ``root`` is the clone's folder.
+
+    Returns
+    -------
+    list of pathlib.Path
 
     Raises
     ------
     UserError
-        A README without the two marks that a table stands between; nothing is written then.
+        A page without the two marks that a table stands between; nothing is written then.
     """
-    pictures = plots.draw_all(catalog, results)
-    page = tables_page(catalog, results, [(name, caption) for name, _, caption in pictures])
-    readme = (root / "README.md").read_text()
-    for name, block in readme_tables(catalog, results).items():
-        readme = between(
-            readme, f"<!-- {name}: written by --report -->", f"<!-- /{name} -->", block
-        )
-    paths = plots.save_all(root / "docs", pictures)
-    for path, text in ((root / "docs" / "tables.md", page), (root / "README.md", readme)):
+    docs, pictures = root / "docs", plots.draw_all(catalog, results)
+    captions = [(name, caption) for name, _, caption in pictures]
+    pages = {docs / "tables.md": tables_page(catalog, results, captions)}
+    table = evidence_table(catalog)
+    for path, blocks in (
+        (root / "README.md", readme_tables(catalog, results)),
+        (docs / "evidence.md", evidence.blocks(table, results, catalog)),
+    ):
+        pages[path] = with_blocks(path.read_text(encoding="utf-8"), blocks, path.name)
+    pictures.append(("evidence.png", plots.draw_evidence(table, results), None))
+    paths = plots.save_all(docs, pictures)
+    for path, text in pages.items():
         write_text(path, text)
-        paths.append(path)
-    return paths
+    return [*paths, *pages]
+
+
+def evidence_table(catalog):
+    """The table of the kind ``evidence``."""
+    return next(table for table in catalog.values() if table.kind == EVIDENCE)
 
 
 ABOUT = """# The published tables, and ours beside them
@@ -194,6 +200,7 @@ figure: the source does not print it. A blank figure of ours: not run yet.
 - `--list` prints the command of every row.
 
 Figures of one run that stand in several tables have one run folder.
+[evidence.md](evidence.md) has the reduced forms of Tables 3 and 4 side by side, with their spread.
 """
 
 
@@ -208,7 +215,7 @@ def tables_page(catalog, results, pictures):
         parts.append(f"## {heading}\n")
         for table in catalog.values():
             if table.kind == kind:
-                parts.append(render(table, results))
+                parts.append(render(table, results, catalog))
                 parts += filter(None, [_commands(table, results)])
     return "\n".join(parts)
 
@@ -260,11 +267,3 @@ def _fusions(table, results):
         count = f"{runs[0]['trainable_parameters']:,}" if runs else ""
         cells.append([row.fusion, ours(row.figure, runs), count])
     return markdown(["fusion", table.rows[0].metric + ", %", "parameters"], cells)
-
-
-def between(text, start, end, block):
-    head, found, rest = text.partition(start)
-    _, closed, tail = rest.partition(end)
-    if not (found and closed):
-        raise UserError(f"the page has no {start} ... {end}: put the table between these again")
-    return f"{head}{start}\n{block}\n{end}{tail}"

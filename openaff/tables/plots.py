@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 
 from ..data import DATASETS
 from ..utils.files import atomic
+from . import evidence
 from .counts import parameters
 from .results import mean
 
@@ -135,6 +136,30 @@ def _spread(rows, results):
             panel.plot(statistics.mean(values), place, "|", color="C0", markersize=16)
         panel.plot(values, [place] * len(values), "o", color="C0", alpha=0.6)
     panel.set_yticks(range(len(rows)), [row.fusion for row in rows])
+    return figure
+
+
+def draw_evidence(table, results):
+    """The figure of ``docs/evidence.md``: a panel a scenario, rows in the paper's order."""
+    figure, panels = _panels(len(table.groups), 14, 3.8)
+    for panel, group in zip(panels, table.groups):
+        rows = [row for row in table.rows if row.group == group.key]
+        panel.set_title(group.title, fontsize="small")
+        panel.set_xlabel(f"{group.metric} (%)")
+        panel.set_yticks(range(len(rows)), [row.fusion for row in rows], fontsize="small")
+        panel.set_ylim(len(rows) - 0.5, -1.2)
+        text = {"transform": panel.get_yaxis_transform(), "fontsize": "small", "va": "center"}
+        panel.text(1.02, -0.85, "paper", **text)
+        paper = [row.published for row in rows]
+        for place, (row, rank) in enumerate(zip(rows, evidence.ranks(paper))):
+            panel.text(1.02, place, f"{row.published} ({rank})", **text)
+            values = [row.figure.percent(run) for run in results.get((row.run, "reduced"), [])]
+            if len(values) > 1:
+                panel.plot(statistics.mean(values), place, "|", color="C0", markersize=16)
+            panel.plot(values, [place] * len(values), "o", color="C0", alpha=0.6)
+        if not any((row.run, "reduced") in results for row in rows):
+            panel.set_xticks([])
+            panel.text(0.5, 0.5, "not run yet", transform=panel.transAxes, ha="center")
     return figure
 
 

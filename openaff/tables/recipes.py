@@ -36,6 +36,8 @@ def row_config(row, protocol="paper", overrides=()):
     options = row.reduced_options if reduced else row.options
     settings = [f"model.options.{key}={json.dumps(value)}" for key, value in options.items()]
     settings.append(f"model.name={row.model}")
+    if reduced and row.reduced_epochs:
+        settings.append(f"epochs={row.reduced_epochs}")
     return load_config(path, settings + list(overrides))
 
 

@@ -72,6 +72,10 @@ class DistillationConfig(Section):
 
 
 def _check_options(options, prefix):
+    if "pretrained" in options:
+        raise UserError(
+            f"{prefix}options.pretrained cannot be set: training starts from what start_from names"
+        )
     for key in SETTLED:
         if key in options:
             raise UserError(

@@ -4,7 +4,8 @@ import fnmatch
 import pathlib
 
 from ..models import model_info
-from ..models.pretrained import PUBLISHED, load_with_new_outputs
+from ..models.parameters import load_with_new_outputs
+from ..models.pretrained import PUBLISHED
 from ..utils.descriptions import EXPORT, RESULT, read_description, read_result
 from ..utils.errors import UserError, suggest
 from ..utils.params import Damaged, check_digest

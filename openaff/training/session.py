@@ -404,6 +404,7 @@ class _Session:
             "labels": self.dataset.labels,
             "granularity": self.dataset.granularity,
             "split": self.dataset.split,
+            "training_images": len(self.batches) * self.batch_size * self.workers.count,
             "protocol": protocol(
                 self.config, self.batch_size * self.workers.count, self.engine.framework
             ),

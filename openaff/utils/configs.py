@@ -108,6 +108,8 @@ def parse_options(texts):
         key, equals, value = text.partition("=")
         if not (key and equals):
             raise UserError(f"--option {text!r}: write key=value, such as width_multiplier=1")
+        if key == "pretrained":
+            raise UserError(f"--option {text!r}: weights are no option of a network")
         if key == "name":
             raise UserError(f"--option {text!r}: the network already has a name")
         try:

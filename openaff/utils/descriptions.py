@@ -1,12 +1,14 @@
-"""What finished runs and exports say of themselves: ``result.json`` and ``export.json``."""
+"""What finished runs, exports and weights in the package say of themselves, as JSON."""
 
 import pathlib
 
 from .errors import UserError
 from .json_files import WrongJSON, check_kind, read_json
+from .labels import check_names
 
 RESULT, EXPORT = "result.json", "export.json"
 EXPORT_FORMAT = "openaff export 1"
+WEIGHTS_FORMAT = "openaff weights 1"
 _NETWORK = {
     "model": str,
     "options": {str: object},
@@ -43,6 +45,22 @@ _EXPORT = {
 }
 
 
+_WEIGHTS = {
+    **_NETWORK,
+    "format": str,
+    "outputs": int,
+    "task": str,
+    "dataset": str,
+    "labels": str,
+    "class_names": [str],
+    "crop_ratio": (None, float),
+    "short_side": (None, int),
+    "score": {str: object},
+    "loss": (None, {str: object}),
+    "sha256": str,
+}
+
+
 def read_result(folder):
     """What a finished run says of itself.
 
@@ -57,7 +75,8 @@ def read_result(folder):
     try:
         result = read_json(folder / RESULT, _RESULT)
         # Files of the first edition, which had classification alone, do not name the figure.
-        check_kind(result, {f"best_{result.get('headline', 'accuracy')}": float})
+        headline = result.get("headline", "accuracy")
+        check_kind(result, {f"{which}_{headline}": float for which in ("best", "last")})
         _check_input(result)
     except (OSError, WrongJSON) as error:
         raise UserError(f"{folder / RESULT} is damaged: {error}") from None
@@ -91,6 +110,25 @@ def read_description(folder):
     except WrongJSON as error:
         raise UserError(f"{path} is damaged: {error}; export the network anew") from None
     return description
+
+
+def read_weights(path):
+    """What the record of weights in the package says.
+
+    Raises
+    ------
+    UserError
+        It is damaged, or of another format.
+    """
+    try:
+        record = read_json(path, _WEIGHTS)
+        if record["format"] != WEIGHTS_FORMAT:
+            raise WrongJSON(f"its format is {record['format']!r}, not {WEIGHTS_FORMAT!r}")
+        _check_input(record)
+    except (OSError, WrongJSON) as error:
+        raise UserError(f"{path} is damaged: {error}; install openaff anew") from None
+    check_names(record["class_names"], path)
+    return record
 
 
 def _check_input(facts):

@@ -753,7 +753,7 @@ class CIFARResNet(StagedNet):
     def __init__(self, depth, **options):
         super().__init__(options)
         blocks = blocks_a_stage(depth, 6)
-        widths = [channels * self.options.width_multiplier for channels in (16, 32, 64)]
+        widths = [round(channels * self.options.width_multiplier) for channels in (16, 32, 64)]
         conv = self.conv_of(1)
         stem = [conv(widths[0], 3)]
         if self.options.deep_stem:
@@ -909,7 +909,7 @@ class SmallResNet(PostActNet):
     def __init__(self, depth, **options):
         super().__init__(options)
         blocks = blocks_a_stage(depth, 6)
-        channels, deep = 16 * self.options.width_multiplier, self.options.deep_stem
+        channels, deep = round(16 * self.options.width_multiplier), self.options.deep_stem
         stem, end = [conv3x3(channels, 3)], []
         if deep:
             stem = deep_stem(channels, channels // 2, self.norm, stride=2)

@@ -9,7 +9,7 @@ import mxnet as mx
 from ...attention import MSCAM
 from ...fusion import FUSIONS
 from ...models import create_model
-from ...models.pretrained import differences
+from ...models.parameters import differences
 from ...utils.errors import UserError, one_line
 from ...utils.files import refuse_special
 from ...utils.json_files import parse_json

@@ -1,0 +1,68 @@
+"""Put a run's network into the package, for ``create_model(name, pretrained=KEY)``."""
+
+import pathlib
+import shutil
+
+import mxnet as mx
+
+from ..models.bundled import LARGEST, load_pretrained, pretrained_info, weight_files
+from ..utils.descriptions import WEIGHTS_FORMAT
+from ..utils.errors import UserError
+from ..utils.files import atomic, sha256, write_json
+from .subject import run_subject
+
+
+def bundle(run, key):
+    """Copy the last weights of a finished run into the package, and describe them.
+
+    The last epoch's, since the best one was chosen on the test split.  The record is written last:
+    until then the key is unknown.
+
+    Parameters
+    ----------
+    run : path-like
+        The run folder.
+    key : str
+        What to call them, see :func:`~openaff.models.bundled.weight_files`.
+
+    Returns
+    -------
+    dict
+        See :func:`~openaff.models.bundled.pretrained_info`.
+
+    Raises
+    ------
+    UserError
+        No finished run, a damaged file, more than :data:`~openaff.models.bundled.LARGEST` bytes, or
+        a key that is taken.
+    """
+    path, record = weight_files(key)
+    if record.exists():
+        raise UserError(f"there are weights {key} already: take another key, or remove {record}")
+    subject = run_subject(run, which="last")
+    source = pathlib.Path(run) / "last.params"
+    size = source.stat().st_size
+    if size > LARGEST:
+        raise UserError(
+            f"{source} has {size:,} bytes, more than the {LARGEST:,} that the package takes: "
+            "export the run instead"
+        )
+    facts = {
+        name: value for name, value in vars(subject).items() if name not in ("net", "class_names")
+    }
+    outputs = subject.net(mx.nd.zeros((1, *subject.input_shape))).shape[1]
+    path.parent.mkdir(exist_ok=True)
+    with atomic(path) as temporary:
+        shutil.copyfile(source, temporary)
+    write_json(
+        record,
+        {
+            "format": WEIGHTS_FORMAT,
+            **facts,
+            "outputs": outputs,
+            "class_names": list(subject.class_names),
+            "sha256": sha256(path),
+        },
+    )
+    load_pretrained(subject.net, key)
+    return pretrained_info(key)

@@ -1,0 +1,290 @@
+"""The evidence: which runs it needs, and what its tables and figure say of those that are there."""
+
+import json
+import re
+
+import pytest
+from helpers import finished_run, load_script
+
+from openaff import UserError, create_model
+from openaff.analysis.complexity import count_parameters
+from openaff.data import DATASETS
+from openaff.tables import counts, evidence, pages, plots, recipes
+from openaff.tables import results as table_results
+from openaff.tables.catalog import load_tables
+from openaff.tables.markdown import with_blocks
+from openaff.tables.plots import save_all
+
+SCENARIOS = ("short-skip", "same-layer", "long-skip")
+
+
+@pytest.fixture(scope="module")
+def table(known):
+    return known["evidence"]
+
+
+def result(value, seed=0, metric="accuracy", rate=None, images=49920):
+    made = {"seed": seed, f"last_{metric}": value / 100}
+    if rate:
+        made.update(fastest_images_per_second=rate, training_images=images)
+    return made
+
+
+def part(known, found, key="short-skip"):
+    """A group's tables as lists of lines, each a list of cells."""
+    results = {(known.row(row).run, "reduced"): runs for row, runs in found.items()}
+    text = evidence.blocks(known["evidence"], results, known, key)[key]
+    return [
+        [line.strip("| ").split(" | ") for line in block.splitlines()]
+        for block in text.split("\n\n")
+    ]
+
+
+def test_the_plan_is_the_issues(known, table):
+    """Nine rows a scenario, three seeds for the plain sum, AFF and iAFF, one for the others."""
+    keys = ["add", "concat", "ayforxplusyadd", "xplusayforyadd", "axyforxplusyadd"]
+    keys += ["globglob", "localoca", "aff", "iaff"]
+    found = evidence.groups(table)
+    assert [*found] == [*SCENARIOS, "longer", "same-cost"]
+    for scenario in SCENARIOS:
+        rows = found[scenario]
+        assert [row.id for row in rows] == [f"evidence.{scenario}.{key}" for key in keys]
+        assert [row.seeds for row in rows] == [3] + [1] * 6 + [3, 3]
+        for row in rows:
+            assert row.reduced and row.published == known.row(row.run).published is not None
+    assert [row.seeds for row in found["longer"] + found["same-cost"]] == [1] * 7
+    for row in found["longer"]:
+        config = recipes.row_config(row, "reduced")
+        ten = recipes.row_config(known.row(row.id.replace("longer", "short-skip")), "reduced")
+        assert (config.epochs, ten.epochs) == (40, 10)
+        assert config.model == ten.model and config.optimizer == ten.optimizer
+
+
+@pytest.mark.parametrize("key", ["aff", "iaff"])
+def test_plain_networks_of_the_same_cost(known, key):
+    """No other width of three decimals is nearer; the epochs are those of the measured speeds."""
+    row = known.row(f"evidence.same-cost.wider-as-{key}")
+    config = recipes.row_config(row, "reduced")
+    options = dict(config.model.options)
+    width = options.pop("width_multiplier")
+    other = recipes.row_config(known.row(f"evidence.short-skip.{key}"), "reduced")
+    wanted = counts.parameters_of(other)
+
+    def far(multiplier):
+        net = create_model(
+            config.model.name, num_classes=20, width_multiplier=multiplier, **options
+        )
+        return abs(count_parameters(net)[0] - wanted)
+
+    assert far(width) == abs(counts.parameters_of(config) - wanted)
+    assert far(width) == min(far(multiplier / 1000) for multiplier in range(1060, 1100, 2))
+    speeds = {"add": 391, "aff": 253, "iaff": 211}
+    longer = recipes.row_config(known.row(f"evidence.same-cost.longer-as-{key}"), "reduced")
+    times = {n: abs(n / speeds["add"] - 10 / speeds[key]) for n in range(10, 25)}
+    assert longer.epochs == min(times, key=times.get)
+
+
+def test_students_t():
+    """The 97.5% quantiles that every table of the distribution prints."""
+    printed = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 9: 2.262, 10: 2.228, 30: 2.042}
+    for freedom, value in printed.items():
+        assert evidence.student_t(freedom) == pytest.approx(value, abs=5e-4)
+    assert evidence.student_t(4, 0.99) == pytest.approx(4.604, abs=5e-4)
+
+
+def test_differences_are_paired_by_seed(known):
+    figure = known.row("evidence.short-skip.add").figure
+    ours = [result(60, 0), result(62, 1), result(70, 5)]
+    gap = evidence.difference(figure, ours, [result(61, 1), result(58, 0), result(1, 7)])
+    assert (gap.mean, gap.pairs) == (pytest.approx(1.5), 2)
+    assert gap.half == pytest.approx(12.706 * 0.5, abs=1e-3)  # deviation 0.71 / root of 2
+    assert gap.in_words() == "+1.50 (-4.85 to +7.85)" and gap.shows(1.0) == "open"
+    one = evidence.difference(figure, ours[:1], [result(61, 0)])
+    assert one.half is None and one.in_words() == "-1.00" and one.shows(-2) == "open"
+    assert evidence.difference(figure, ours, [result(61, 3)]) is None
+    assert evidence.difference(figure, ours, []) is None
+
+
+@pytest.mark.parametrize(
+    "mean, expected, words",
+    [(1.0, 2.0, "yes"), (-1.0, 2.0, "no, the reverse"), (0.1, 2.0, "open"), (1.0, None, "")]
+    + [(-1.0, -0.1, "yes"), (1.0, 0.0, "")],
+)
+def test_what_an_interval_shows(mean, expected, words):
+    assert evidence.Difference(mean, 3, 0.5).shows(expected) == words
+
+
+def test_the_tables_of_a_scenario(known):
+    add = [result(58.0, 0, rate=400), result(58.2, 1, rate=390), result(58.4, 2)]
+    aff = [result(59.0, 0, rate=200), result(59.3, 1), result(59.6, 2)]
+    concat = [result(57.0, 0), result(57.5, 9)]
+    rows = ("add", "aff", "concat")
+    found = dict(zip((f"evidence.short-skip.{key}" for key in rows), (add, aff, concat)))
+    figures, gaps, costs = part(known, found)
+    assert costs[0][-1] == "time a point"
+    lines = {line[0]: dict(zip(figures[0], line)) for line in figures}
+    assert lines["Add"]["the paper"] == "74.0" and lines["Add"]["by seed"] == (
+        "0: 58.00, 1: 58.20, 2: 58.40"
+    )
+    assert lines["Add"]["ours"] == "58.20 ± 0.20 (3 seeds)"
+    assert (lines["Add"]["runs"], lines["Concatenation"]["runs"]) == ("3 of 3", "1 of 1")
+    assert (lines["Add"]["images/s"], lines["Add"]["minutes"]) == ("400", "21")
+    assert lines["AFF"]["minutes"] == "42" and lines["iAFF"]["ours"] == ""
+    assert figures[0].count("rank") == 1 and lines["iAFF"]["rank"] == "1"  # ours: not all ran
+    (line,) = (line for line in gaps if line[:2] == ["AFF", "Add"])
+    assert line[2:] == ["+2.3", "+1.10 (+0.85 to +1.35)", "3", "yes"]
+    (line,) = (line for line in gaps if line[:2] == ["Concatenation", "AFF"])
+    assert line[2:] == ["-2.1", "-2.00", "1", "open"]
+    assert len(gaps) == 2 + 3
+    lines = {line[0]: line[1:] for line in costs[2:]}
+    assert lines["AFF"] == ["Add", "+1.10", "+11,760 (+15.0%)", "+10,691", "+100%", "+91%"]
+    assert lines["Concatenation"] == ["Add", "-1.00", "+11,312 (+14.4%)", "no gain"]
+
+
+def test_ranks_of_ours_when_every_row_ran(known, table):
+    assert evidence.ranks([3, 5, 5, 1]) == [3, 1, 1, 4]
+    found = {
+        row.id: [result(40 + index, metric="mean_iou")]
+        for index, row in enumerate(evidence.groups(table)["long-skip"])
+    }
+    figures, _, _ = part(known, found, "long-skip")
+    assert figures[0].count("rank") == 2
+    assert [line[4] for line in figures[2:]] == list("987654321")
+
+
+def test_longer_runs_and_plain_networks_are_compared(known):
+    found = {
+        "evidence.short-skip.add": [result(58, rate=400)],
+        "evidence.short-skip.iaff": [result(60, rate=200)],
+        "evidence.same-cost.longer-as-iaff": [result(59, rate=400)],
+    }
+    _, gaps, costs = part(known, found, "same-cost")
+    assert [line[1:] for line in gaps[2:]] == [["Add", "+1.00", "1"], ["iAFF", "-1.00", "1"]]
+    assert costs[2] == ["Add, as long as iAFF", "Add", "+1.00", "+0 (+0.0%)", "+0", "+90%", "+90%"]
+    found = {f"evidence.longer.{key}": [result(65)] for key in ("add", "aff", "iaff")}
+    _, gaps, _ = part(known, found, "longer")
+    assert [line[:2] for line in gaps[2:]] == [
+        ["AFF, 40 epochs", "Add, 40 epochs"],
+        ["iAFF, 40 epochs", "Add, 40 epochs"],
+        ["iAFF, 40 epochs", "AFF, 40 epochs"],
+    ]
+
+
+def test_what_is_missing_is_counted(known, table):
+    none = evidence.blocks(table, {}, known)
+    assert none["runs"].startswith("0 of 52 runs are there.") and evidence.COMMAND in none["runs"]
+    assert "ours" not in none["short-skip"] and "difference" not in none["short-skip"]
+    runs = {  # one seed more than planned
+        row.id: [result(50, seed, row.figure.metric) for seed in range(row.seeds + 1)]
+        for row in table.rows
+    }
+    whole = evidence.progress(table, runs)
+    assert whole.startswith("All 52 runs are there.") and "python" not in whole
+    runs["evidence.long-skip.add"].pop(1)
+    assert evidence.progress(table, runs).startswith("51 of 52 runs are there.")
+    assert "| long-skip | 14 | 15 |" in evidence.progress(table, runs)
+
+
+def test_the_figure_is_drawn_of_any_runs(known, table, tmp_path):
+    some = {
+        ("paper-table4.short-skip.add.b1", "reduced"): [result(58)],
+        ("paper-table4.short-skip.aff.b1", "reduced"): [result(59), result(60, 1)],
+    }
+    for found in ({}, some):
+        figure = plots.draw_evidence(table, found)
+        save_all(tmp_path, [("evidence.png", figure, None)])
+        titles = [panel.get_title() for panel in figure.axes]
+        assert titles == [group.title for group in table.groups] and len(titles) == 3
+        words = [[text.get_text() for text in panel.texts] for panel in figure.axes]
+        assert [("not run yet" in each) for each in words] == [not found, True, True]
+        assert "77.2 (1)" in words[0] and "74.0 (9)" in words[0]
+    short = figure.axes[0]
+    drawn = sorted(sum((list(line.get_xdata()) for line in short.lines), []))
+    assert drawn == pytest.approx([58, 59, 59.5, 60])
+    assert (tmp_path / "evidence.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_table_is_printed_by_parts(known):
+    text = pages.render(known["evidence"], {}, known, "longer")
+    assert "#### longer" in text and "short skip" not in text
+    text = pages.render(known["evidence"], {}, known, "short-skip")
+    assert "#### short skip: ResNet-8 on CIFAR-100" in text and "52 runs" not in text
+
+
+def test_a_page_without_marks_is_named():
+    page = "a\n<!-- x: written by --report -->\nold\n<!-- /x -->\nb"
+    assert with_blocks(page, {"x": "new"}, "p.md").splitlines()[2] == "new"
+    for broken in (page.replace("/x", "/y"), page.replace("x: written", "written")):
+        with pytest.raises(UserError, match="^p.md has no <!-- x: written by --report --> ... <!-"):
+            with_blocks(broken, {"x": "new"}, "p.md")
+
+
+def test_one_command_trains_what_is_missing(known, table, monkeypatch, tmp_path):
+    """As many seeds as each row is to have, seed after seed, on both data sets."""
+    script, trained = load_script("reproduce_tables.py"), []
+    monkeypatch.setattr(script, "load_tables", lambda root: known)
+
+    def train_row(args, catalog, results, row, protocol, seed, out):
+        (setting,) = args.overrides
+        trained.append((row.id, seed, setting))
+
+    monkeypatch.setattr(script, "train_row", train_row)
+    row = known.row("evidence.same-layer.aff")
+    there = table_results.result_path(tmp_path, row, "reduced", 1)
+    there.parent.mkdir()
+    there.write_text("{}")
+    words = evidence.COMMAND.replace("\\\n", "").split()[1:]
+    monkeypatch.setattr("sys.argv", [*words, "--results", str(tmp_path)])
+    script.main()
+    assert len(trained) == 51 and (row.id, 1, "data.root=DIR") not in trained
+    assert [seed for _, seed, _ in trained] == [0] * 34 + [1] * 8 + [2] * 9
+    assert trained[0] == ("evidence.short-skip.add", 0, "data.root=DIR")
+
+
+def test_what_the_plan_may_not_say(root, tmp_path, known):
+    text = (root / "configs/tables/evidence.yaml").read_text()
+    folder = tmp_path / "configs/tables"
+    folder.mkdir(parents=True)
+    for other in ("paper-table3", "paper-table4", "imagenet-runs", "cifar100-runs"):
+        name = f"configs/tables/{other}.yaml"
+        (tmp_path / name).write_text((root / name).read_text())
+    for change, message in (
+        (
+            ("[evidence.longer.add]", "[evidence.longer.ad]"),
+            "with evidence.longer.ad, and",
+        ),
+        (("run: paper-table4.same-layer.add.b1, ", ""), "same-layer, add: a figure, or null, for"),
+        (("kind: evidence", "kind: proof"), "kind 'proof' is none of paper, logs, ours, evidence"),
+    ):
+        assert change[0] in text
+        (folder / "evidence.yaml").write_text(text.replace(*change, 1))
+        with pytest.raises(UserError, match=message):
+            load_tables(tmp_path)
+
+
+def test_results_keep_the_fastest_epoch(known, tmp_path, digits_run):
+    run = finished_run(tmp_path / "run", digits_run)
+    (line,) = (run / "metrics.jsonl").read_text().splitlines()
+    point = json.loads(line)
+    second = {**point, "epoch": 2, "images_per_second": 2 * point["images_per_second"]}
+    (run / "metrics.jsonl").write_text(line + "\n" + json.dumps(second) + "\n")
+    row = known.row("fusions-resnet8.aff")
+    path = table_results.record(tmp_path / "results", run, known, row, "reduced")
+    recorded = json.loads(path.read_text())
+    assert recorded["fastest_images_per_second"] == second["images_per_second"]
+    assert recorded["training_images"] == 1408  # 22 batches of 64
+    table_results.read_results(tmp_path / "results", known)
+    path.write_text(json.dumps({**recorded, "fastest_images_per_second": "fast"}))
+    with pytest.raises(UserError, match="fastest_images_per_second must be a finite number"):
+        table_results.read_results(tmp_path / "results", known)
+
+
+def test_the_page_says_what_the_recipes_say(known, root):
+    page = (root / "docs/evidence.md").read_text()
+    for scenario in SCENARIOS:
+        row = known.row(f"evidence.{scenario}.add")
+        config = recipes.row_config(row, "reduced")
+        (words,) = re.findall(rf"^- \*\*.*{DATASETS[config.data.name].title}.*$", page, re.M)
+        assert f"batch {config.data.batch_size}, " in words
+        assert f"with rate {config.optimizer.lr:g}" in words
+        assert f"{config.epochs} epochs" in words and row.reduced in words
