@@ -6,7 +6,7 @@ import shutil
 import mxnet as mx
 import numpy as np
 import pytest
-from helpers import load_script
+from helpers import load_command
 from PIL import Image
 
 import openaff
@@ -157,7 +157,7 @@ def test_a_full_disk_leaves_no_weights_behind(folder, digits_run, longest_file):
 def test_the_script(folder, digits_run, monkeypatch, capsys):
     command = ["bundle_weights.py", "--run", str(digits_run[0]), "--key", KEY]
     monkeypatch.setattr("sys.argv", command)
-    load_script("bundle_weights.py").main()
+    load_command("bundle_weights").main()
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 3 and f"{KEY}.params (" in lines[0]
     assert lines[2].startswith(f"{MODEL} on digits, 10 digits: last_accuracy 0.")
@@ -178,31 +178,31 @@ def test_every_program_takes_a_key(weights, tmp_path, monkeypatch, capsys):
 
     def call(script, *arguments):
         monkeypatch.setattr("sys.argv", [script, "--pretrained", KEY, *arguments])
-        load_script(script).main()
+        load_command(script).main()
         return capsys.readouterr().out
 
     score = openaff.models.pretrained_info(KEY)["score"]
-    assert call("predict.py", "photo.png", "--top", "2").count("%") == 2
-    assert f"top-1 {score['last_accuracy']:.2%}" in call("evaluate.py")
-    assert json.loads(call("evaluate.py", "--json"))["params"] == KEY
-    assert MODEL in call("explain.py", "photo.png", "--out", "figure.png")
-    assert MODEL in call("explain.py", "--test", "0", "--out", "figure.png")
-    call("export.py", "--out", "export", "--format", "symbol")
+    assert call("predict", "photo.png", "--top", "2").count("%") == 2
+    assert f"top-1 {score['last_accuracy']:.2%}" in call("evaluate")
+    assert json.loads(call("evaluate", "--json"))["params"] == KEY
+    assert MODEL in call("explain", "photo.png", "--out", "figure.png")
+    assert MODEL in call("explain", "--test", "0", "--out", "figure.png")
+    call("export", "--out", "export", "--format", "symbol")
     described = json.loads((tmp_path / "export" / "export.json").read_text())
     assert described["score"] == score and described["dataset"] == "digits"
     for script, arguments, message in (
-        ("predict.py", ("photo.png", "--engine", "mxnet"), "--engine is for --export: other netw"),
-        ("evaluate.py", ("--params", "x"), "--params has no effect with --pretrained: the weigh"),
-        ("evaluate.py", ("--dataset", "digits"), "--dataset has no effect with --pretrained"),
-        ("export.py", ("--out", "x", "--option", "doubled=true"), "--option has no effect with --"),
-        ("evaluate.py", ("--labels", "fine"), "--labels has no effect with --pretrained"),
+        ("predict", ("photo.png", "--engine", "mxnet"), "--engine is for --export: other netw"),
+        ("evaluate", ("--params", "x"), "--params has no effect with --pretrained: the weigh"),
+        ("evaluate", ("--dataset", "digits"), "--dataset has no effect with --pretrained"),
+        ("export", ("--out", "x", "--option", "doubled=true"), "--option has no effect with --"),
+        ("evaluate", ("--labels", "fine"), "--labels has no effect with --pretrained"),
     ):
         with pytest.raises(UserError, match=message):
             call(script, *arguments)
 
 
 def test_weights_are_no_option_of_a_training(root):
-    path = root / "configs/digits/aff_resnet8.yaml"
+    path = "digits/aff_resnet8"
     with pytest.raises(UserError, match="model.options.pretrained cannot be set: training starts"):
         load_config(path, [f"model.options.pretrained={KEY}"])
 

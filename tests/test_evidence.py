@@ -4,7 +4,7 @@ import json
 import re
 
 import pytest
-from helpers import finished_run, load_script
+from helpers import finished_run, load_command
 
 from openaff import UserError, create_model
 from openaff.analysis.complexity import count_parameters
@@ -221,8 +221,8 @@ def test_a_page_without_marks_is_named():
 
 def test_one_command_trains_what_is_missing(known, table, monkeypatch, tmp_path):
     """As many seeds as each row is to have, seed after seed, on both data sets."""
-    script, trained = load_script("reproduce_tables.py"), []
-    monkeypatch.setattr(script, "load_tables", lambda root: known)
+    script, trained = load_command("tables"), []
+    monkeypatch.setattr(script, "load_tables", lambda: known)
 
     def train_row(args, catalog, results, row, protocol, seed, out):
         (setting,) = args.overrides
@@ -242,12 +242,10 @@ def test_one_command_trains_what_is_missing(known, table, monkeypatch, tmp_path)
 
 
 def test_what_the_plan_may_not_say(root, tmp_path, known):
-    text = (root / "configs/tables/evidence.yaml").read_text()
-    folder = tmp_path / "configs/tables"
-    folder.mkdir(parents=True)
+    tables = root / "openaff/configs/tables"
+    text = (tables / "evidence.yaml").read_text()
     for other in ("paper-table3", "paper-table4", "imagenet-runs", "cifar100-runs"):
-        name = f"configs/tables/{other}.yaml"
-        (tmp_path / name).write_text((root / name).read_text())
+        (tmp_path / f"{other}.yaml").write_text((tables / f"{other}.yaml").read_text())
     for change, message in (
         (
             ("[evidence.longer.add]", "[evidence.longer.ad]"),
@@ -257,7 +255,7 @@ def test_what_the_plan_may_not_say(root, tmp_path, known):
         (("kind: evidence", "kind: proof"), "kind 'proof' is none of paper, logs, ours, evidence"),
     ):
         assert change[0] in text
-        (folder / "evidence.yaml").write_text(text.replace(*change, 1))
+        (tmp_path / "evidence.yaml").write_text(text.replace(*change, 1))
         with pytest.raises(UserError, match=message):
             load_tables(tmp_path)
 

@@ -3,8 +3,8 @@
     openaff bundle-weights --run runs/reduced/NAME-seed0 --key aff_cifar_resnet8-coarse
 
 They are those of the last epoch: nothing was chosen on the test split.  From then on,
-openaff.create_model(name, pretrained=KEY) and openaff predict --pretrained KEY load them.  The run must
-have finished, and the file must have at most 1,000,000 bytes.
+openaff.create_model(name, pretrained=KEY) and openaff predict --pretrained KEY load them.
+The run must have finished, and the file must have at most 1,000,000 bytes.
 """
 
 from ..deploy.bundle import bundle
