@@ -24,6 +24,14 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_device_or_a_pipe_is_not_replaced(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", "/dev/null"):
+        with pytest.raises(UserError, match=f"^{path} is not a regular file$"):
+            write_text(path, "x")
+    assert (tmp_path / "pipe").is_fifo()
+
+
 def test_the_umask_holds(tmp_path):
     mask = os.umask(0o027)
     try:

@@ -17,7 +17,7 @@ TEMPORARY = ".unfinished-"  # names of files and folders begin with it until the
 
 
 def refuse_special(path):
-    """Refuse a pipe or a device, since to read from it may wait for ever.
+    """Refuse a pipe or a device: to read from it may wait for ever, to write would replace it.
 
     A folder, or nothing, gives an error when it is read.
 
@@ -37,10 +37,13 @@ def atomic(path):
 
     Raises
     ------
+    UserError
+        ``path`` is a pipe or a device, such as /dev/null: the file would take its place.
     OSError
         It cannot be written, such as on a full disk; it names ``path``, whoever noticed.
     """
     path, temporary = pathlib.Path(path), None
+    refuse_special(path)
     try:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=TEMPORARY, suffix=f"-{path.name}")
         temporary = pathlib.Path(name)
