@@ -88,10 +88,13 @@ def test_tensorboard_gets_every_metric(digits_run):
         event = Event.FromString(data[12 : 12 + length])
         data = data[16 + length :]
         for value in event.summary.value:
-            seen[value.tag] = (event.step, value.simple_value)
+            seen[value.tag] = (event.step, value.simple_value or value.tensor.string_val)
     (row,) = read_metrics(folder)
-    assert seen.keys() == row.keys() - {"epoch"}
-    assert seen["test_accuracy"] == (1, pytest.approx(row["test_accuracy"]))
+    assert len(seen) == len(row)  # the recipe instead of the epoch
+    assert seen["accuracy/test"] == (1, pytest.approx(row["test_accuracy"]))
+    assert seen["loss/train"] == (1, pytest.approx(row["train_loss"]))
+    assert seen["progress/lr"] == (1, pytest.approx(row["lr"]))
+    assert b"    name: aff_cifar_resnet8" in seen["recipe/text_summary"][1][0]
 
 
 def test_result_says_all_that_an_honest_result_says(digits_run):

@@ -10,6 +10,7 @@ import time
 
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.summary import text
 
 from ..utils.arrays import parameters, save_arrays
 from ..utils.errors import UserError
@@ -161,7 +162,7 @@ class Run:
         plot_curves(self.path / "curves.png", {self.path.name: self.rows})
 
     def _write_events(self, rows):
-        """Scalars for TensorBoard, in an event file that hides later epochs of earlier files."""
+        """For TensorBoard, in an event file that hides later epochs of earlier files."""
         try:
             if self._events is None:
                 # Not SummaryWriter, which writes in a thread: where that fails, it waits for ever.
@@ -169,11 +170,14 @@ class Run:
                 first = rows[0]["epoch"] if rows else 1
                 start = SessionLog(status=SessionLog.START)
                 self._events.write_event(Event(step=first, session_log=start))
+                recipe = (self.path / "config.yaml").read_text(encoding="utf-8")
+                recipe = "    " + recipe.replace("\n", "\n    ")  # code, in Markdown
+                self._events.write_event(Event(step=first, summary=text("recipe", recipe)))
             for row in rows:
                 for key, value in row.items():
                     if key != "epoch":
                         event = Event(wall_time=time.time(), step=row["epoch"])
-                        event.summary.value.add(tag=key, simple_value=value)
+                        event.summary.value.add(tag=_tag(key), simple_value=value)
                         self._events.write_event(event)
             self._events.flush()
         except OSError as error:
@@ -204,6 +208,12 @@ class Run:
         self._events.close()
         self.release()
         return result
+
+
+def _tag(key):
+    """TensorBoard puts what has the same first part side by side: ``loss/train``, ``loss/test``."""
+    part, _, figure = key.partition("_")
+    return f"{figure}/{part}" if part in ("train", "test") else f"progress/{key}"
 
 
 def refuse_existing(path):
