@@ -19,6 +19,7 @@ from ..utils.errors import UserError
 from ..utils.files import atomic, refuse_special
 from ..utils.json_files import WrongJSON, check_kind, read_json
 from ..utils.params import Damaged, read_arrays
+from ..utils.program import program
 
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
 FORMAT = "openaff checkpoint 2"
@@ -155,6 +156,6 @@ def load_checkpoint(path, engine, workers=1, check=None):
 
 def _damaged(path, reason):
     return UserError(
-        f"{path} is damaged or no checkpoint ({reason}); {PREVIOUS} beside it is the one before: a "
-        f"training script's --resume {path.parent} --checkpoint {PREVIOUS}"
+        f"{path} is damaged or no checkpoint ({reason}); {PREVIOUS} beside it is the one before: "
+        f"{program()} --resume {path.parent} --checkpoint {PREVIOUS}"
     )
