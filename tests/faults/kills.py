@@ -115,5 +115,10 @@ def _digest(out):
 def _leftovers(out):
     """Files that no finished run has."""
     whole = {"whole": None, **{each.name: each for each in out.parent.glob("whole-*")}}
-    usual = {file.name for each in whole.values() if each for file in each.iterdir()}
-    return sorted(file.name for file in out.iterdir() if file.name not in usual)
+    usual = {_kind(file) for each in whole.values() if each for file in each.iterdir()}
+    return sorted(file.name for file in out.iterdir() if _kind(file) not in usual)
+
+
+def _kind(file):
+    """Its name, without the time in those of event files, of which every resumption has one."""
+    return file.name.split(".tfevents")[0]
