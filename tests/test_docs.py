@@ -102,6 +102,7 @@ def test_python_snippets_run(root, page, tmp_path, monkeypatch):
     if page.endswith(("export.md", "extending.md", "pytorch.md")):
         return  # in tests of their own, with the files that they need
     monkeypatch.chdir(tmp_path)  # for what they write
+    (tmp_path / "docs").symlink_to(root / "docs")  # with sample pictures
     for code in re.findall(r"```python\n(.*?)```", (root / page).read_text(), re.S):
         names = {}
         exec(code, names)  # noqa: S102

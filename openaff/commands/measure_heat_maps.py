@@ -172,12 +172,12 @@ def table(result):
     (first, *_) = result["rows"]
     by_size = "size" in first
     names = ("energy", "iou") if by_size else ("deletion", "insertion", "difference")
-    titles = {"energy": "energy inside, %", "iou": "IoU, %", "difference": "insertion - deletion"}
+    titles = {"energy": "energy inside", "iou": "IoU", "difference": "insertion - deletion"}
     columns = ["objects"] if by_size else []
     columns += ["fusion", "seeds"]
     columns += ["empty maps, %"] if by_size else []
     for name in names:
-        columns += [titles.get(name, name), "less the plain sum's"]
+        columns += [f"{titles.get(name, name)}, %", "less the plain sum's"]
     cells = []
     for row in result["rows"]:
         cell = (
