@@ -1,5 +1,6 @@
 """Heat maps as figures: the function, the command, and what is measured by it."""
 
+import argparse
 import json
 import subprocess
 import sys
@@ -329,3 +330,12 @@ def test_the_pages_tables_are_those_of_the_results(root):
 def test_runs_can_be_explained_from_python(digits_run):
     (row,) = explain({"aff": run_subject(digits_run[0])}, PICTURES[:1])
     assert row.views[0].maps["gradcam"].shape == (32, 32)
+
+
+def test_a_published_network_has_a_heading(monkeypatch):
+    command = load_command("explain")
+    monkeypatch.setattr(command, "subject_from_arguments", lambda *_: subject())
+    args = argparse.Namespace(
+        run=None, pretrained=None, model=None, published="cifar100/X/0.8", compare=[]
+    )
+    assert list(command.networks(args, None, None, None)) == ["aff_cifar_resnet8"]

@@ -33,7 +33,7 @@ GROUPS = {  # heading -> command -> what it does, in one line
     },
     "Put to use": {
         "export": "write a network as MXNet symbol, ONNX or PyTorch files",
-        "predict": "run an exported network on photographs",
+        "predict": "run an exported network, or one of the package, on photographs",
         "bundle-weights": "put a run's network into the package, for pretrained=KEY",
         "import-pytorch": "turn a PyTorch state dict into MXNet parameters",
     },

@@ -71,7 +71,7 @@ def networks(args, data, dataset, device):
     subjects = [subject_from_arguments(args, data, dataset, device)]
     subjects += [run_subject(folder, device) for folder in args.compare]
     names = [subject.model for subject in subjects]
-    own = args.run or args.pretrained or args.model
+    own = args.run or args.pretrained or args.model or args.published
     folders = [pathlib.Path(folder).name for folder in [own, *args.compare]]
     headings = names if len(set(names)) == len(names) else folders
     if len(set(headings)) < len(headings):
@@ -116,7 +116,7 @@ def main():
     if not args.images and args.test is None:
         raise UserError("name image files or folders, or test images with --test")
     if args.compare and not args.run:
-        raise UserError("--compare sets runs beside --run")
+        raise UserError("--compare needs --run: it sets other runs beside that one")
     (device, *more) = parse_devices(args.devices)
     if more:
         raise UserError(f"--devices {args.devices}: one device is enough to explain")

@@ -57,7 +57,7 @@ def load_runs(folders):
     """Fusion -> subjects, the plain sum first."""
     by_fusion = {}
     for folder in folders:
-        subject = run_subject(folder)
+        subject = run_subject(folder, which="last")  # the best epoch was chosen on these images
         by_fusion.setdefault(model_info(subject.model).fusion, []).append(subject)
     if BASELINE not in by_fusion:
         raise UserError("name a run of the plain sum, too: the others are compared with it")

@@ -47,9 +47,6 @@ def bundle(run, key):
             f"{source} has {size:,} bytes, more than the {LARGEST:,} that the package takes: "
             "export the run instead"
         )
-    facts = {
-        name: value for name, value in vars(subject).items() if name not in ("net", "class_names")
-    }
     outputs = subject.net(mx.nd.zeros((1, *subject.input_shape))).shape[1]
     path.parent.mkdir(exist_ok=True)
     with atomic(path) as temporary:
@@ -58,11 +55,16 @@ def bundle(run, key):
         record,
         {
             "format": WEIGHTS_FORMAT,
-            **facts,
+            **subject.facts(),
             "outputs": outputs,
             "class_names": list(subject.class_names),
             "sha256": sha256(path),
         },
     )
-    load_pretrained(subject.net, key)
+    try:
+        load_pretrained(subject.net, key)
+    except BaseException:
+        record.unlink()
+        path.unlink()
+        raise
     return pretrained_info(key)

@@ -116,12 +116,9 @@ def _write(subject, folder, formats, batch, dtype, calibration, fixed_size):
             file.unlink()
         del parity["symbol"]
     write_labels(folder, subject.class_names)
-    facts = {
-        key: value for key, value in vars(subject).items() if key not in ("net", "class_names")
-    }
     description = {
         "format": EXPORT_FORMAT,
-        **facts,
+        **subject.facts(),
         "input": {"name": INPUT, "dtype": "float32", "batch": batch or "free", "colours": "RGB"},
         "output": {"name": OUTPUT, "classes": len(subject.class_names)},
         "onnx_dtype": dtype if "onnx" in formats else None,

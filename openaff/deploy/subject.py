@@ -40,6 +40,13 @@ class Subject:
     loss: Optional[Dict[str, Any]] = None  # options of the loss that it was trained with
     short_side: Optional[int] = None  # dense tasks: that images are resized to, if any
 
+    def facts(self):
+        """What files say of it."""
+        return {name: getattr(self, name) for name in FACTS}
+
+
+FACTS = tuple(each.name for each in fields(Subject) if each.name not in ("net", "class_names"))
+
 
 def run_data(folder):
     """The :class:`~openaff.data.DataConfig` of a run folder; imports the modules that it names."""
@@ -124,11 +131,10 @@ def export_subject(folder, engine="auto", precision=None):
         No export folder, a changed file, or what the engine refuses.
     """
     facts = read_export(folder)
-    names = [field.name for field in fields(Subject) if field.name not in ("net", "class_names")]
     return Subject(
         net=Engine(folder, facts, engine, precision),
         class_names=export_labels(folder, facts),
-        **{"task": "classification", **{key: facts[key] for key in names if key in facts}},
+        **{"task": "classification", **{key: facts[key] for key in FACTS if key in facts}},
     )
 
 
@@ -145,11 +151,10 @@ def pretrained_subject(key, ctx=None):
     if ctx is not None:
         net.collect_params().reset_ctx(ctx)
     net.hybridize(static_alloc=True)
-    names = [field.name for field in fields(Subject) if field.name not in ("net", "class_names")]
     return Subject(
         net=net,
         class_names=tuple(facts["class_names"]),
-        **{name: facts[name] for name in names},
+        **{name: facts[name] for name in FACTS},
     )
 
 
@@ -325,19 +330,15 @@ def data_from_arguments(args):
         Flags that contradict each other, have no effect, or are missing; no run folder.
     """
     import_modules(args.imports)
+    settled = ("params", "option", "dataset", "labels", "imports", "names")
     if args.export:
-        settled = ("params", "option", "dataset", "labels", "image_size", "crop_ratio")
-        _refuse(args, settled, "--export: the export settles it")
+        described = ("params", "option", "dataset", "labels", "image_size", "crop_ratio")
+        _refuse(args, described, "--export: the export settles it")
         data = export_data(args.export)
     elif args.run:
-        _refuse(
-            args,
-            ("params", "option", "dataset", "labels", "imports", "names"),
-            "--run: the run settles it",
-        )
+        _refuse(args, settled, "--run: the run settles it")
         data = run_data(args.run)
     elif args.pretrained:
-        settled = ("params", "option", "dataset", "labels", "imports", "names")
         _refuse(args, settled, "--pretrained: the weights settle it")
         data = _described_data(pretrained_info(args.pretrained))
     else:

@@ -86,7 +86,7 @@ def settle_options(key, name, fusion, num_classes, options, defaults):
     if num_classes not in (None, info["outputs"]):
         raise UserError(
             f"pretrained={key!r} has {info['outputs']} outputs, not {num_classes}: leave "
-            "num_classes out; other classes need a training that starts from it"
+            f"num_classes out; for other classes train with start_from={weight_files(key)[0]}"
         )
     for option, value in options.items():
         own = info["options"].get(option, defaults[option])

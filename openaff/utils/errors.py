@@ -7,7 +7,7 @@ import numbers
 class UserError(ValueError):
     """Unusable input.  The message says in one line what is wrong, where, and how to fix it.
 
-    Scripts print only the message and exit with status 2 (see :mod:`openaff.utils.cli`).
+    Commands print only the message and exit with status 2 (see :mod:`openaff.utils.cli`).
     """
 
 

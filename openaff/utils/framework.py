@@ -105,7 +105,7 @@ def unsupported():
     """Why there is no mxnet for this platform or Python, and what to do; None if there is."""
     if (sys.platform, platform.machine()) != ("linux", "x86_64"):
         return (
-            f"MXNet 1.9.1 runs on Linux x86-64, not on {platform.system()} {platform.machine()}: "
+            f"openaff runs on Linux x86-64, not on {platform.system()} {platform.machine()}: "
             "use such a machine, or an exported ONNX file"
         )
     if sys.version_info >= (3, 12):
