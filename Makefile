@@ -21,7 +21,7 @@ demo: $(STAMP)
 
 # Two processes of one thread each: most tests wait for Python, not for arithmetic.
 test: $(INSTALLED)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --max-worker-restart 0
 
 # Long checks: ONNX files of all published networks, torch.compile.
 test-long: $(INSTALLED)

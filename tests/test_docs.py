@@ -33,7 +33,8 @@ def test_every_file_named_exists(root, page):
     text = (root / page).read_text()
     named = re.findall(r"(?:scripts|examples)/[\w/.-]+\.py", text)
     folder = (root / page).parent
-    recipes = re.findall(r"configs/[\w/.-]+\.yaml", text)
+    named += re.findall(r"openaff/configs/[\w/.-]+\.yaml", text)
+    recipes = re.findall(r"(?<!openaff/)configs/[\w/.-]+\.yaml", text)
     recipes += re.findall(r"openaff train(?:-pytorch)? (?!mine)(\w+/[\w/.-]+)", text)
     for name in recipes:
         assert config_path(name).is_file()

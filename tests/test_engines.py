@@ -1,6 +1,7 @@
 """The engines that run exports, above all OpenVINO, and the choice among them."""
 
 import json
+import subprocess
 import sys
 import types
 
@@ -87,6 +88,23 @@ def test_a_fixed_batch_size_and_float16(digits_run, tmp_path):
     batch = mx.nd.array(images(6, *subject.input_shape))
     expected = subject.net(batch).asnumpy()
     assert abs(engine(batch).asnumpy() - expected).max() < 0.05 * abs(expected).max()
+
+
+@needs_openvino
+def test_signals_arrive_when_networks_have_gone(tmp_path):
+    """In the order in which they came, see ``openvino_model._core``."""
+    code = (
+        "import os, signal, sys; from openaff.deploy.openvino_model import OpenVINO\n"
+        "signal.signal(signal.SIGTERM, lambda *_: print('arrived'))\n"
+        "first, second = OpenVINO(sys.argv[1]), OpenVINO(sys.argv[1])\n"
+        "del first\n"
+        "del second\n"
+        "os.kill(os.getpid(), signal.SIGTERM)"
+    )
+    net = initialized("add_cifar_resnet8", width_multiplier=1)
+    path = exported_onnx(net, tmp_path, (3, 32, 32))
+    done = subprocess.run([sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE)
+    assert (done.returncode, done.stdout) == (0, b"arrived\n")
 
 
 def test_without_openvino_or_with_an_old_one(monkeypatch):

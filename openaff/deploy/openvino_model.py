@@ -1,6 +1,7 @@
 """OpenVINO as an engine of exported ONNX files, on the CPU."""
 
 import collections
+import functools
 import pathlib
 
 from ..utils.errors import UserError, one_line
@@ -33,6 +34,17 @@ def runtime():
             )
         )
     return openvino
+
+
+@functools.lru_cache(maxsize=None)
+def _core():
+    """OpenVINO's core, one for the process, as long as it lives.
+
+    Each core gives the main thread a stack for signals, and takes it away when it goes.  Of two
+    that go in the order in which they came, the second one puts the first one's back, which is no
+    longer there: the next Ctrl-C then ends the process with a segmentation fault.
+    """
+    return runtime().Core()
 
 
 class OpenVINO:
@@ -68,7 +80,8 @@ class OpenVINO:
     def __init__(self, path, precision="f32", threads=None):
         if precision not in PRECISIONS:
             raise UserError(f"precision must be {' or '.join(PRECISIONS)}, not {precision!r}")
-        self._core = runtime().Core()
+        runtime()
+        self._core = _core()
         if not pathlib.Path(path).exists():
             raise UserError(f"there is no file {path}")
         self._path = str(path)
