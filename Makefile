@@ -23,7 +23,8 @@ demo: $(STAMP)
 test: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --max-worker-restart 0
 
-# Long checks: ONNX files of all published networks, torch.compile.
+# Long checks: ONNX files of all published networks, torch.compile, two workers that are stopped,
+# all commands of the pages with many trainings.
 test-long: $(INSTALLED)
 	$(BIN)/python -m pytest -m long
 

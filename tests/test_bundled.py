@@ -75,7 +75,11 @@ def test_given_again_is_no_contradiction(weights, batch):
     [
         ("iaff_cifar_resnet8", {}, "for aff_cifar_resnet8, not for iaff_cifar_resnet8: write cre"),
         ("cifar_resnet8", {"fusion": "aff"}, "not for cifar_resnet8 with fusion='aff': write cre"),
-        (MODEL, {"num_classes": 5}, "has 10 outputs, not 5: leave num_classes out; other classes"),
+        (
+            MODEL,
+            {"num_classes": 5},
+            "has 10 outputs, not 5: leave num_classes out; for other",
+        ),
         (MODEL, {"width_multiplier": 4}, "has width_multiplier=1, not 4: leave width_multiplier o"),
         (MODEL, {"deep_stem": True}, "has deep_stem=False, not True: leave deep_stem out"),
         (MODEL, {"pretrained": f"{KEY}s"}, f"no weights '{KEY}s'; did you mean '{KEY}'.; openaff."),

@@ -47,6 +47,7 @@ def test_two_workers_end_equal_and_equal_to_one_on_the_union_batch(launcher, tmp
         np.testing.assert_allclose(first[name].asnumpy(), param.data().asnumpy(), atol=1e-6)
 
 
+@pytest.mark.long
 def test_a_run_by_two_workers_stops_goes_on_and_writes_one_folder(launcher, root, tmp_path):
     folder = tmp_path / "run"
     script = [sys.executable, root / "scripts/train_cifar.py"]

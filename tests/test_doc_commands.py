@@ -175,7 +175,16 @@ WITH_COMMANDS = [
 ]
 
 
-@pytest.mark.parametrize("page", WITH_COMMANDS)
+LONG = ("docs/imagenet.md", "docs/segmentation.md", "docs/training.md")  # many trainings
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(page, marks=[pytest.mark.long] if page in LONG else [])
+        for page in WITH_COMMANDS
+    ],
+)
 def test_commands_run(page, root, workspace, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", sys.argv)
     places = {"cifar": "cifar100", "imagenet": "packed0", "coco": "coco", "detect": "coco"}

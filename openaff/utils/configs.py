@@ -1,6 +1,7 @@
 """Typed settings: dataclasses, filled from YAML, from dicts and from ``key=value`` overrides."""
 
 import dataclasses
+import functools
 import math
 import pathlib
 
@@ -60,10 +61,16 @@ def parse_yaml(text):
     yaml.YAMLError, ValueError, RecursionError
         It is not YAML, or would have more than 100,000 values.
     """
-    node = yaml.compose(text, yaml.SafeLoader)
-    if node is not None and _count(node, {}) > MOST_VALUES:
-        raise ValueError(f"its aliases make more than {MOST_VALUES:,} values of it")
-    return yaml.safe_load(text)
+    loader = yaml.SafeLoader(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        if _count(node, {}) > MOST_VALUES:
+            raise ValueError(f"its aliases make more than {MOST_VALUES:,} values of it")
+        return loader.construct_document(node)
+    finally:
+        loader.dispose()
 
 
 def _count(node, known):
@@ -156,7 +163,7 @@ def build(schema, values, overrides=(), where="config"):
                         f"{section.name}.{dataclasses.fields(kind)[0].name}, "
                         f"not {given[section.name]!r}"
                     )
-        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), given))
+        return OmegaConf.to_object(OmegaConf.merge(_defaults(schema), given))
     except ConfigKeyError as error:
         raise UserError(_unknown_key(schema, where, error.full_key)) from None
     except MissingMandatoryValue as error:
@@ -171,6 +178,12 @@ def build(schema, values, overrides=(), where="config"):
         if isinstance(error, UserError):
             raise
         raise UserError(f"{where}: {_reason(error)}") from None
+
+
+@functools.lru_cache(maxsize=None)
+def _defaults(schema):
+    """The defaults of a schema, which take most of the time; ``merge`` copies them."""
+    return OmegaConf.structured(schema)
 
 
 def check_types(config, where="config"):
