@@ -37,14 +37,14 @@ def runtime():
 
 
 @functools.lru_cache(maxsize=None)
-def _core():
+def _core(openvino):
     """OpenVINO's core, one for the process, as long as it lives.
 
     Each core gives the main thread a stack for signals, and takes it away when it goes.  Of two
     that go in the order in which they came, the second one puts the first one's back, which is no
     longer there: the next Ctrl-C then ends the process with a segmentation fault.
     """
-    return runtime().Core()
+    return openvino.Core()
 
 
 class OpenVINO:
@@ -80,8 +80,7 @@ class OpenVINO:
     def __init__(self, path, precision="f32", threads=None):
         if precision not in PRECISIONS:
             raise UserError(f"precision must be {' or '.join(PRECISIONS)}, not {precision!r}")
-        runtime()
-        self._core = _core()
+        self._core = _core(runtime())
         if not pathlib.Path(path).exists():
             raise UserError(f"there is no file {path}")
         self._path = str(path)
