@@ -113,8 +113,9 @@ def test_configs_are_listed_with_their_first_line(call):
     assert "no config matches 'x*'" in call("configs", "x*")[2]
 
 
-def test_a_reader_that_has_read_enough_gets_no_error(root):
-    words = f"{sys.executable} -m openaff configs | head -1; echo ${{PIPESTATUS[0]}}"
+@pytest.mark.parametrize("command", ["openaff configs", "openaff doctor", "openaff.doctor"])
+def test_a_reader_that_has_read_enough_gets_no_error(root, command):
+    words = f"{sys.executable} -m {command} | head -1; echo ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", words], capture_output=True, text=True, cwd=str(root))
     assert done.stdout.splitlines()[1:] == ["141"] or done.stdout.endswith("\n0\n")
     assert done.stderr == ""

@@ -3,6 +3,7 @@
 import hashlib
 import importlib.metadata
 import json
+import signal
 import subprocess
 import sys
 
@@ -10,6 +11,7 @@ import pytest
 from helpers import write_cifar100
 
 from openaff.doctor import checks, child, machine
+from openaff.doctor.__main__ import main
 from openaff.doctor.data import check_data
 from openaff.utils import cuda
 
@@ -36,6 +38,14 @@ def test_training_can_run_here(root, tmp_path):
     assert "1.9.1" in findings["mxnet"]["text"]
     assert "oneDNN for" in findings["cpu"]["text"]
     assert {"Python", "packages", "GPUs", "cores", "memory", "/dev/shm", "data"} <= set(findings)
+
+
+def test_called_from_python_it_changes_no_signal(monkeypatch):
+    before = signal.getsignal(signal.SIGPIPE)
+    monkeypatch.setattr(sys, "argv", ["openaff", "doctor", "--help"])
+    with pytest.raises(SystemExit):
+        main()
+    assert signal.getsignal(signal.SIGPIPE) == before  # else a worker's death would end the caller
 
 
 def test_it_works_where_mxnet_cannot_be_imported(root, tmp_path):

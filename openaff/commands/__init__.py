@@ -71,11 +71,10 @@ def versions():
 
 def run(name):
     """Run a command on this process's arguments, and exit as :func:`openaff.utils.cli.run` does."""
-    if name == "doctor":  # it also runs where nothing else can be imported
-        importlib.import_module("..doctor.__main__", __name__).main()
-    else:
-        module = f".{name.replace('-', '_')}"
-        cli.run(lambda: importlib.import_module(module, __name__).main())
+    module = f".{name.replace('-', '_')}"
+    if name == "doctor":  # a package of its own, which runs where nothing else can be imported
+        module = "..doctor.__main__"
+    cli.run(lambda: importlib.import_module(module, __name__).main())
 
 
 def main():

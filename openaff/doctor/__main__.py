@@ -7,12 +7,12 @@ The exit status is 0 if training can run on the devices, otherwise 1.
 """
 
 import json
-import signal
 import sys
 from dataclasses import asdict
 
 from ..utils import framework as runtime
 from ..utils.arguments import Parser
+from ..utils.cli import run
 from .checks import check_devices, check_machine, check_requirements, check_system
 from .data import check_data
 from .finding import ERROR
@@ -53,8 +53,6 @@ def examine(args):
 
 
 def main():
-    if hasattr(signal, "SIGPIPE"):
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # as in "... | head"
     args = parse_args()
     findings = []
     for finding in examine(args):
@@ -71,4 +69,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    run(main)
