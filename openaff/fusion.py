@@ -18,6 +18,7 @@ import inspect
 from mxnet.gluon import nn
 
 from .attention import ConcatConv2D, ContextBlock, hidden_channels, sigmoid
+from .outline import outline
 from .utils.errors import UserError, positive_int
 from .utils.imports import import_object
 from .utils.registry import Registry
@@ -61,6 +62,8 @@ class Fusion(ContextBlock):
                     )
                 )
         return super().forward(x, residual)
+
+    __repr__ = outline
 
 
 def weighted_mean(F, x, residual, weight):

@@ -18,7 +18,7 @@ from mxnet.gluon import nn
 from openaff import UserError, create_model, list_models
 from openaff.analysis.complexity import count_parameters
 from openaff.analysis.reference import printed
-from openaff.fusion import FUSIONS
+from openaff.fusion import FUSIONS, fusion_factory
 from openaff.models import model_info
 
 PUBLISHED = {
@@ -434,3 +434,10 @@ def test_a_network_is_shown_on_a_screen(name):
                 if "parameters" in line)  # fmt: skip
     assert shown == count_parameters(net)[0]
     assert "Dense(" in lines[-2] or "Conv2D(" in lines[-2]
+
+
+def test_a_fusion_is_shown_in_a_line_a_context():
+    part = "Conv2D, BatchNorm, Activation, Conv2D, BatchNorm; 188 parameters"
+    lines = [f"  (local_att): {part}", f"  (global_att): GlobalPool, {part}"]
+    assert repr(fusion_factory("aff")(16)).splitlines() == ["ASKCFuse(", *lines, ")"]
+    assert repr(fusion_factory("add")(16)) == "DirectAddFuse()"

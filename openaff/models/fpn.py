@@ -20,12 +20,13 @@ from ..blocks import (
     resize_like,
 )
 from ..fusion import fusion_factory
+from ..outline import outline
 from ..utils.errors import UserError
 from .factory import register_backbone
 from .resnet import BASIC, BLOCKS, ResNet, ResNetOptions
 from .resnext import DEPTHS as RESNEXT_DEPTHS
 from .resnext import ResNeXt, ResNeXtOptions
-from .stages import PostActNet, PostActOptions, outline, scaled
+from .stages import PostActNet, PostActOptions, scaled
 
 # Depths that list_models shows; the formula takes any 6b + 2 that is none of ImageNet's.
 DEPTHS = (8, 14, 20, 26)

@@ -1,9 +1,7 @@
 """What the families share: their options, their stages, the maps that stages give."""
 
-import itertools
 import math
 import numbers
-import re
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Dict, NamedTuple, Optional
@@ -12,6 +10,7 @@ from mxnet.gluon import nn
 
 from ..blocks import Bottleneck, shortcut
 from ..fusion import fusion_by_stage, fusion_factory
+from ..outline import outline
 from ..utils.errors import UserError, positive_int
 
 
@@ -114,43 +113,6 @@ class Feature(NamedTuple):
     name: str  # of the stage, as in saved parameters
     channels: int
     stride: int
-
-
-def outline(net):
-    """A network in a few lines, one a part: a notebook shows them, and a screen holds them."""
-    lines = [f"{type(net).__name__}("]
-    for name, part in _parts(net):
-        size = sum(param.grad_req != "null" and _size(param) for param in _params(part))
-        lines.append(f"  ({name}): {_words(part)}" + (f"; {size:,} parameters" if size else ""))
-    return "\n".join([*lines, ")"])
-
-
-def _parts(net):
-    """The children by name; of those that only list layers, theirs."""
-    for name, part in net._children.items():
-        if isinstance(part, nn.HybridSequential) and name == "features":
-            yield from ((f"{name}.{index}", each) for index, each in part._children.items())
-        else:
-            yield name, part
-
-
-def _params(part):
-    return part.collect_params().values()
-
-
-def _size(param):
-    """How many values a parameter has; 0 where its shape is not known yet."""
-    return math.prod(param.shape) if param.shape else 0
-
-
-def _words(part):
-    """A layer, such as ``Dense(256 -> 10)``, or the kinds in a sequence: ``5 x BasicBlock``."""
-    if not isinstance(part, nn.HybridSequential):
-        channels = re.match(r"\w+\((\w+ -> \w+)", repr(part))
-        return type(part).__name__ + (f"({channels.group(1)})" if channels else "")
-    kinds = [type(each).__name__ for each in part]
-    runs = [(kind, len(list(same))) for kind, same in itertools.groupby(kinds)]
-    return ", ".join(f"{count} x {kind}" if count > 1 else kind for kind, count in runs)
 
 
 class StagedNet(nn.HybridBlock):
