@@ -4,7 +4,7 @@ import importlib
 
 from .utils import framework
 
-__version__ = "1.0.0.dev0"
+__version__ = "1.0.0"
 
 framework.prepare()  # before mxnet is imported, by openaff or by others
 
