@@ -37,7 +37,7 @@ def test_script(known, monkeypatch, capsys, tmp_path, digits_run):
     for arguments, message in (
         (("--table", "fusions"), "there is no table 'fusions'"),
         (("--row", "fusions-resnet8.afff", "--run", "--out", "x"), "did you mean 'fusions-resnet8"),
-        (aff, "--row needs --run and --out"),
+        (aff, "--row needs --run"),
         ((*aff, "--run", "--out", "x", "epochs=3"), "epochs=3 would be another protocol"),
         ((*aff, "--run", "--out", "x", "--protocol", "quick"), "--protocol must be paper or red"),
         ((*aff, "--run", "--out", "x", "--protocol", ""), "--protocol must be paper or reduced"),
@@ -219,3 +219,19 @@ def test_a_whole_table_is_trained_once(known, monkeypatch, tmp_path, capsys):
 
 def known_keys(known):
     return [series.key for group in known["paper-table6"].groups for series in group.series]
+
+
+def test_a_row_has_a_run_folder_of_its_own_by_default(known, monkeypatch, tmp_path):
+    script, folders = load_command("tables"), []
+
+    def train_row(args, catalog, results, row, protocol, seed, out):
+        folders.append(str(out))
+
+    monkeypatch.setattr(script, "train_row", train_row)
+    name = "paper-table4.long-skip.aff.b1"
+    for options in (["--protocol", "reduced", "--seed", "2"], [], ["--seed", "1"], ["--out", "x"]):
+        command = ["tables", "--row", name, "--run", "--results", str(tmp_path), *options]
+        monkeypatch.setattr("sys.argv", command)
+        script.main()
+    assert folders == [f"runs/reduced/{name}-seed2", f"runs/{name}", f"runs/{name}-seed1", "x"]
+    assert f"--out {folders[1]} " in recipes.describe(known.row(name))

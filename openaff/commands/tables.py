@@ -3,7 +3,7 @@
     openaff tables --list
     openaff tables --table paper-table4
     openaff tables --row paper-table4.short-skip.aff.b1 --run \\
-        --protocol reduced --out runs/aff data.root=DIR
+        --protocol reduced data.root=DIR
     openaff tables --table paper-table4 --run --protocol reduced \\
         --seeds 0,1,2 cifar100.root=DIR camvid.root=DIR
     openaff tables --table evidence --run --protocol reduced \\
@@ -49,7 +49,7 @@ def parse_args():
     parser.add_argument("--seed", type=int, metavar="N", help="of --row --run (0)")
     parser.add_argument("--seeds", metavar="N,N,...", help="of --table --run (the table's)")
     parser.add_argument(
-        "--out", metavar="DIR", help="run folder of --row; of --table, their parent (runs/reduced)"
+        "--out", metavar="DIR", help="run folder of --row (one in runs); of --table, their parent"
     )
     parser.add_argument("--devices", help="of --run: cpu (default), cpu:N or gpu:0,1")
     parser.add_argument(
@@ -69,11 +69,12 @@ def parse_args():
 
 def run_row(args, catalog, results):
     row = catalog.row(args.row)
-    if not (args.run and args.out):
-        raise UserError("--row needs --run and --out, the run folder")
+    if not args.run:
+        raise UserError("--row needs --run: it trains the row")
     refuse(args, ("seeds", "group"), "--row: it has --seed")
-    protocol = "paper" if args.protocol is None else args.protocol
-    path = train_row(args, catalog, results, row, protocol, args.seed or 0, pathlib.Path(args.out))
+    protocol, seed = "paper" if args.protocol is None else args.protocol, args.seed or 0
+    out = recipes.run_folder(row, protocol, seed) if args.out is None else pathlib.Path(args.out)
+    path = train_row(args, catalog, results, row, protocol, seed, out)
     print("written", path)
 
 
@@ -98,7 +99,7 @@ def run_table(args, catalog, results):
             print(f"{title}: {path} is there")
             continue
         print(title, flush=True)
-        out = recipes.reduced_folder(row, seed, "runs/reduced" if args.out is None else args.out)
+        out = recipes.run_folder(row, "reduced", seed, args.out)
         print("written", train_row(args, catalog, results, row, "reduced", seed, out))
 
 

@@ -74,14 +74,16 @@ def describe_reduced(row, dataset, seed=0, program=PROGRAM):
     """The command of a row's run by the reduced protocol, on the data set of its recipe."""
     return (
         f"{program} --row {row.id} --run --protocol reduced --seed {seed} --out "
-        f"{reduced_folder(row, seed)} "
+        f"{run_folder(row, 'reduced', seed)} "
         f"--results runs/results {_data(dataset)}"  # results/ may have this one
     )
 
 
-def reduced_folder(row, seed, base="runs/reduced"):
-    """The run folder of a row by the reduced protocol."""
-    return pathlib.Path(base, f"{row.run}-seed{seed}")
+def run_folder(row, protocol, seed, base=None):
+    """The run folder of a row, by default in ``runs`` or, by the reduced protocol, below it."""
+    if protocol == "reduced":
+        return pathlib.Path("runs/reduced" if base is None else base, f"{row.run}-seed{seed}")
+    return pathlib.Path("runs", row.run + (f"-seed{seed}" if seed else ""))
 
 
 def _data(dataset):
