@@ -15,6 +15,7 @@ _HOMES = {  # public name -> the module that it is imported from, on first use
     "create_model": "models",
     "list_models": "models",
     "list_pretrained": "models",
+    "pretrained_info": "models",
     "replace_sums": "models.replace",
     "UserError": "utils.errors",
 }

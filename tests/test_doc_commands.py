@@ -74,7 +74,7 @@ def commands(text):
 def workspace(root, tmp_path_factory):
     """A folder with all that the pages' commands name; ``DIR`` is set by what they prepare."""
     folder = tmp_path_factory.mktemp("workspace")
-    for name in ("scripts", "examples", "results"):
+    for name in ("scripts", "examples", "results", "docs"):
         (folder / name).symlink_to(root / name)
     with pytest.MonkeyPatch.context() as patch:
         write_cifar100(folder / "cifar100", patch, images=128)
@@ -90,13 +90,15 @@ def workspace(root, tmp_path_factory):
         write_masks(folder / "stopsign_fpn", 8, classes=2, names=["background", "stop sign"])
         write_sirst(folder / "sirst")
         Image.new("RGB", (32, 32), "red").save(folder / "photo.png")
+        Image.new("RGB", (64, 48), "grey").save(folder / "street.png")
         (folder / "published.csv").write_text("epoch,test_accuracy\n1,0.5\n2,0.6\n")
         patch.setattr(imagenet, "CLASSES", 3)
         small = [("aff", "cifar_resnet8", {"width_multiplier": 1}, 2, (32, 32))]
         patch.setattr(training_benchmark, "NETWORKS", small)
         patch.chdir(folder)
         patch.setattr("sys.argv", [])
-        training = next(commands((root / "README.md").read_text()))
+        lines = commands((root / "README.md").read_text())
+        training = next(line for line in lines if line.startswith("openaff train"))
         run(training, {"cifar": "cifar100"})  # runs/aff8, which several pages name
         yield folder
 
