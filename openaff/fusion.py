@@ -18,9 +18,9 @@ import inspect
 from mxnet.gluon import nn
 
 from .attention import ConcatConv2D, ContextBlock, hidden_channels, sigmoid
-from .outline import outline
 from .utils.errors import UserError, positive_int
 from .utils.imports import import_object
+from .utils.outline import outline
 from .utils.registry import Registry
 
 FUSIONS = Registry("fusion", plain=True)  # a model id is <key>_<backbone>

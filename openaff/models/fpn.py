@@ -20,8 +20,8 @@ from ..blocks import (
     resize_like,
 )
 from ..fusion import fusion_factory
-from ..outline import outline
 from ..utils.errors import UserError
+from ..utils.outline import outline
 from .factory import register_backbone
 from .resnet import BASIC, BLOCKS, ResNet, ResNetOptions
 from .resnext import DEPTHS as RESNEXT_DEPTHS

@@ -10,8 +10,8 @@ from mxnet.gluon import nn
 
 from ..blocks import Bottleneck, shortcut
 from ..fusion import fusion_by_stage, fusion_factory
-from ..outline import outline
 from ..utils.errors import UserError, positive_int
+from ..utils.outline import outline
 
 
 @dataclass(frozen=True)
