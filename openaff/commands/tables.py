@@ -49,7 +49,9 @@ def parse_args():
     parser.add_argument("--seed", type=int, metavar="N", help="of --row --run (0)")
     parser.add_argument("--seeds", metavar="N,N,...", help="of --table --run (the table's)")
     parser.add_argument(
-        "--out", metavar="DIR", help="run folder of --row (one in runs); of --table, their parent"
+        "--out",
+        metavar="DIR",
+        help="run folder of --row (one in runs); of --table, their parent (runs/reduced)",
     )
     parser.add_argument("--devices", help="of --run: cpu (default), cpu:N or gpu:0,1")
     parser.add_argument(

@@ -60,9 +60,8 @@ def describe(row, program=PROGRAM):
         return f"{row.id}: {row.note or 'the recipe is not known'}"
     start = f" --start-from runs/{row.start_from}" if row.start_from else ""
     devices = f"--devices {gpus(row.devices)}"
-    return (
-        f"{program} --row {row.id} --run --out runs/{row.run}{start} {devices} {_data(row.dataset)}"
-    )
+    out = run_folder(row, "paper", 0)
+    return f"{program} --row {row.id} --run --out {out}{start} {devices} {_data(row.dataset)}"
 
 
 def gpus(count):
