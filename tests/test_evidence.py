@@ -4,16 +4,17 @@ import json
 import re
 
 import pytest
-from helpers import finished_run, load_command
+from helpers import load_command
 
 from openaff import UserError, create_model
 from openaff.analysis.complexity import count_parameters
 from openaff.data import DATASETS
-from openaff.tables import counts, evidence, pages, plots, recipes
+from openaff.tables import counts, evidence, pages, plots, recipes, speed
 from openaff.tables import results as table_results
 from openaff.tables.catalog import load_tables
 from openaff.tables.markdown import with_blocks
 from openaff.tables.plots import save_all
+from openaff.training import benchmark as training_benchmark
 
 SCENARIOS = ("short-skip", "same-layer", "long-skip")
 
@@ -23,17 +24,14 @@ def table(known):
     return known["evidence"]
 
 
-def result(value, seed=0, metric="accuracy", rate=None, images=49920):
-    made = {"seed": seed, f"last_{metric}": value / 100}
-    if rate:
-        made.update(fastest_images_per_second=rate, training_images=images)
-    return made
+def result(value, seed=0, metric="accuracy", images=49920):
+    return {"seed": seed, f"last_{metric}": value / 100, "training_images": images}
 
 
-def part(known, found, key="short-skip"):
+def part(known, found, key="short-skip", speed=None):
     """A group's tables as lists of lines, each a list of cells."""
     results = {(known.row(row).run, "reduced"): runs for row, runs in found.items()}
-    text = evidence.blocks(known["evidence"], results, known, key)[key]
+    text = evidence.blocks(known["evidence"], results, known, key, speed)[key]
     return [
         [line.strip("| ").split(" | ") for line in block.splitlines()]
         for block in text.split("\n\n")
@@ -115,12 +113,13 @@ def test_what_an_interval_shows(mean, expected, words):
 
 
 def test_the_tables_of_a_scenario(known):
-    add = [result(58.0, 0, rate=400), result(58.2, 1, rate=390), result(58.4, 2)]
-    aff = [result(59.0, 0, rate=200), result(59.3, 1), result(59.6, 2)]
+    add = [result(58.0, 0), result(58.2, 1), result(58.4, 2)]
+    aff = [result(59.0, 0), result(59.3, 1), result(59.6, 2)]
     concat = [result(57.0, 0), result(57.5, 9)]
     rows = ("add", "aff", "concat")
     found = dict(zip((f"evidence.short-skip.{key}" for key in rows), (add, aff, concat)))
-    figures, gaps, costs = part(known, found)
+    speed = {"evidence.short-skip.add": 400.0, "evidence.short-skip.aff": 200.0}
+    figures, gaps, costs = part(known, found, speed=speed)
     assert costs[0][-1] == "time a point"
     lines = {line[0]: dict(zip(figures[0], line)) for line in figures}
     assert lines["Add"]["the paper"] == "74.0" and lines["Add"]["by seed"] == (
@@ -154,11 +153,12 @@ def test_ranks_of_ours_when_every_row_ran(known, table):
 
 def test_longer_runs_and_plain_networks_are_compared(known):
     found = {
-        "evidence.short-skip.add": [result(58, rate=400)],
-        "evidence.short-skip.iaff": [result(60, rate=200)],
-        "evidence.same-cost.longer-as-iaff": [result(59, rate=400)],
+        "evidence.short-skip.add": [result(58)],
+        "evidence.short-skip.iaff": [result(60)],
+        "evidence.same-cost.longer-as-iaff": [result(59)],
     }
-    _, gaps, costs = part(known, found, "same-cost")
+    speed = dict(zip(found, (400.0, 200.0, 400.0)))
+    _, gaps, costs = part(known, found, "same-cost", speed)
     assert [line[1:] for line in gaps[2:]] == [["Add", "+1.00", "1"], ["iAFF", "-1.00", "1"]]
     assert costs[2] == ["Add, as long as iAFF", "Add", "+1.00", "+0 (+0.0%)", "+0", "+90%", "+90%"]
     found = {f"evidence.longer.{key}": [result(65)] for key in ("add", "aff", "iaff")}
@@ -260,21 +260,50 @@ def test_what_the_plan_may_not_say(root, tmp_path, known):
             load_tables(tmp_path)
 
 
-def test_results_keep_the_fastest_epoch(known, tmp_path, digits_run):
-    run = finished_run(tmp_path / "run", digits_run)
-    (line,) = (run / "metrics.jsonl").read_text().splitlines()
-    point = json.loads(line)
-    second = {**point, "epoch": 2, "images_per_second": 2 * point["images_per_second"]}
-    (run / "metrics.jsonl").write_text(line + "\n" + json.dumps(second) + "\n")
-    row = known.row("fusions-resnet8.aff")
-    path = table_results.record(tmp_path / "results", run, known, row, "reduced")
-    recorded = json.loads(path.read_text())
-    assert recorded["fastest_images_per_second"] == second["images_per_second"]
-    assert recorded["training_images"] == 1408  # 22 batches of 64
-    table_results.read_results(tmp_path / "results", known)
-    path.write_text(json.dumps({**recorded, "fastest_images_per_second": "fast"}))
-    with pytest.raises(UserError, match="fastest_images_per_second must be a finite number"):
-        table_results.read_results(tmp_path / "results", known)
+def test_speed_is_measured_of_every_network(known, table, tmp_path, monkeypatch):
+    """Each group takes turns; the file's figures are what the page's times are made of."""
+    taken = []
+
+    def turns(cases, count):
+        taken.append((list(cases), count))
+        return {name: 100.0 * (1 + number) for number, name in enumerate(cases)}
+
+    monkeypatch.setattr(speed, "take_turns", turns)
+    monkeypatch.setattr(speed, "steps_of", lambda *arguments: arguments[1:])
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["benchmark", *"tables --turns 3 --out speed.json".split()])
+    load_command("benchmark").main()
+    groups = evidence.groups(table)
+    assert taken == [([row.id for row in rows], 3) for rows in groups.values()]
+    written = json.loads((tmp_path / "speed.json").read_text())
+    assert (written["kind"], written["turns"]) == ("tables", 3)
+    assert {"processor", "threads", "versions", "commit", "command", "date"} <= set(written)
+    assert [row["/first"] for row in written["figures"][:3]] == [1, 2, 3]
+    (tmp_path / "measurements").mkdir()
+    (tmp_path / "speed.json").rename(tmp_path / speed.FILE)
+    assert speed.read_speed(tmp_path)["evidence.long-skip.concat"] == 200.0
+    assert len(speed.read_speed(tmp_path)) == len(table.rows)
+
+
+def test_the_measured_step_is_the_recipes(known):
+    config = recipes.row_config(known.row("evidence.long-skip.aff"), "reduced")
+    config.data.batch_size = 2
+    assert training_benchmark.steps_of(config, 11, (32, 32))() == 4  # two steps of two images
+    found = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(speed, "steps_of", lambda of, *shape: found.update({of.model.name: shape}))
+        for key in ("short-skip.iaff", "long-skip.iaff"):
+            speed._steps(known.row(f"evidence.{key}"))
+    assert found == {"iaff_cifar_resnet8": (20, (32, 32)), "iaff_fpn_resnet8": (11, (176, 176))}
+
+
+def test_a_file_that_holds_no_speeds(tmp_path):
+    assert speed.read_speed(tmp_path) == {} == speed.read_speed(None)
+    (tmp_path / "measurements").mkdir()
+    for text in ("{", '{"figures": [{"case": "a", "images/s": "fast"}]}'):
+        (tmp_path / speed.FILE).write_text(text)
+        with pytest.raises(UserError, match="speed.json holds no speeds: .* openaff benchmark"):
+            speed.read_speed(tmp_path)
 
 
 def test_the_page_says_what_the_recipes_say(known, root):

@@ -14,6 +14,7 @@ from openaff.tables import results as table_results
 from openaff.tables.catalog import EVIDENCE, load_tables
 from openaff.tables.markdown import with_blocks
 from openaff.tables.plots import draw_all, save_all
+from openaff.tables.speed import read_speed
 from openaff.utils.packaged import TABLES, config_path
 
 
@@ -346,7 +347,7 @@ def test_pages_are_those_of_the_committed_results(known, root):
     for block in pages.readme_tables(known, results).values():
         assert block in readme
     page = (root / "docs/evidence.md").read_text()
-    blocks = evidence.blocks(known["evidence"], results, known)
+    blocks = evidence.blocks(known["evidence"], results, known, speed=read_speed(root))
     assert with_blocks(page, blocks, "evidence.md") == page
 
 

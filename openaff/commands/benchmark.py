@@ -1,23 +1,28 @@
 """Measure speed as ratios: the compared forms take turns in one run, medians count.
 
     openaff benchmark train
+    openaff benchmark tables --out measurements/speed.json
 
 fusion  forward and backward passes of single blocks
 train   training steps of whole networks
 infer   inference of whole networks by different engines
 data    the input pipeline against Gluon's DataLoader
 photos  packing photographs, and reading them from records and folders
+tables  training steps of the networks of docs/evidence.md, which shows the file's figures
 
 "printed" is the fusion as its equation is printed, with nn.GlobalAvgPool2D; "add" the plain sum in
 its place.  Run it on a quiet machine.
 """
 
-import json
+import pathlib
 
 from ..analysis import benchmark
+from ..tables import speed
 from ..training.benchmark import train
 from ..utils.arguments import Parser
-from ..utils.errors import positive_int
+from ..utils.errors import UserError, positive_int
+from ..utils.files import write_json
+from ..utils.provenance import processor, provenance
 
 KINDS = {
     "fusion": benchmark.fusion,
@@ -25,6 +30,7 @@ KINDS = {
     "infer": benchmark.infer,
     "data": benchmark.data,
     "photos": benchmark.photos,
+    "tables": speed.measure,
 }
 
 
@@ -34,15 +40,19 @@ def main():
     parser.add_argument(
         "--turns", type=int, default=5, help="turns of each case after a warm-up (%(default)s)"
     )
-    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    parser.add_argument("--out", metavar="FILE.json", help="also write the figures, exact")
     args = parser.parse_args()
-    rows = KINDS[args.kind](positive_int("--turns", args.turns))
-    if args.json:
-        print(json.dumps(rows, indent=2))
-        return
+    positive_int("--turns", args.turns)
+    if args.out and not pathlib.Path(args.out).resolve().parent.is_dir():
+        raise UserError(f"cannot write {args.out}: there is no such folder")
+    rows = KINDS[args.kind](args.turns)
     columns = [key for key in rows[0] if key not in ("case", "unit")]
     print(f"{rows[0]['unit']:<48}" + "".join(f"{column:>18}" for column in columns))
     for row in rows:
         digits = {column: 2 if "/" in column or row[column] < 100 else 0 for column in columns}
         values = "".join(f"{row[column]:>18.{digits[column]}f}" for column in columns)
         print(f"{row['case']:<48}" + values)
+    if args.out:
+        how = {"kind": args.kind, "turns": args.turns, "processor": processor()}
+        write_json(args.out, {**how, **provenance(), "figures": rows})
+        print("written", args.out)

@@ -22,6 +22,7 @@ import pathlib
 from ..tables import pages, recipes
 from ..tables import results as table_results
 from ..tables.catalog import load_tables
+from ..tables.speed import read_speed
 from ..training.config import load_config
 from ..training.session import resume, train
 from ..utils.arguments import Parser
@@ -282,13 +283,14 @@ def main():
         )
     none_yet = args.results is None and not results.exists()
     found = {} if none_yet else table_results.read_results(results, catalog)
+    speed = read_speed(root)
     if args.report:
         if not found:
             raise UserError(f"{results} holds no results: a report without any would be blank")
-        for path in pages.write_all(root, catalog, found):
+        for path in pages.write_all(root, catalog, found, speed):
             print("written", path)
         return
     chosen_rows(args, catalog)  # a wrong name is refused
     for key, table in catalog.items():
         if args.table in (key, "all"):
-            print(pages.render(table, found, catalog, args.group))
+            print(pages.render(table, found, catalog, args.group, speed))

@@ -19,16 +19,16 @@ COMMAND = """openaff tables --table evidence --run --protocol reduced \\
 _REDUCED = "reduced"
 
 
-def render(table, results, catalog, only=None):
-    """All parts of the evidence in Markdown, or the group ``only``."""
+def render(table, results, catalog, only=None, speed=None):
+    """All parts of the evidence in Markdown, or the group ``only``; see :func:`blocks`."""
     lines = [f"### {table.title}", "", f"Source: {table.source}."]
     titles = {group.key: group.title for group in table.groups}
-    for key, block in blocks(table, results, catalog, only).items():
+    for key, block in blocks(table, results, catalog, only, speed).items():
         lines += ["", f"#### {titles.get(key, key)}", "", block]
     return "\n".join(lines) + "\n"
 
 
-def blocks(table, results, catalog, only=None):
+def blocks(table, results, catalog, only=None, speed=None):
     """Name -> Markdown of what ``docs/evidence.md`` shows: ``runs``, and the tables of each group.
 
     Parameters
@@ -41,13 +41,15 @@ def blocks(table, results, catalog, only=None):
         Whose recipes the rows have.
     only : str, optional
         The one group to show, without ``runs``.
+    speed : dict, optional
+        Row id -> training images a second, see :func:`openaff.tables.speed.read_speed`.
     """
     runs = {row.id: results.get((row.run, _REDUCED), []) for row in catalog.rows().values()}
     found = {} if only else {"runs": progress(table, runs)}
 
     @functools.lru_cache(maxsize=None)  # recipes are slow to read
     def cost(row_id):
-        return _Cost.of(catalog.row(row_id), runs[row_id], catalog)
+        return _Cost.of(catalog.row(row_id), runs[row_id], (speed or {}).get(row_id))
 
     for key, rows in groups(table).items():
         if only in (None, key):
@@ -93,16 +95,14 @@ class _Cost(NamedTuple):
 
     parameters: int  # that are trained
     epochs: int
-    rate: Optional[float]  # training images a second, in the fastest epoch of all its runs
+    rate: Optional[float]  # training images a second
     images: Optional[int]  # an epoch's
 
     @classmethod
-    def of(cls, row, runs, catalog):
+    def of(cls, row, runs, rate):
         config = row_config(row, _REDUCED)
-        rates = [run["fastest_images_per_second"] for run in runs if _has_rate(run)]
         images = [run["training_images"] for run in runs if "training_images" in run]
-        parameters = counts.parameters_of(config)
-        return cls(parameters, config.epochs, max(rates, default=None), max(images, default=None))
+        return cls(counts.parameters_of(config), config.epochs, rate, max(images, default=None))
 
     def minutes(self):
         """Of the training, without evaluation, in words."""
@@ -115,10 +115,6 @@ class _Cost(NamedTuple):
         if None in (self.rate, other.rate):
             return None
         return self.epochs / self.rate * other.rate / other.epochs
-
-
-def _has_rate(run):
-    return "fastest_images_per_second" in run
 
 
 def ranks(values):

@@ -11,13 +11,13 @@ from .results import mean, ours
 FUSIONS_TABLE = "fusions-resnet8"  # that the README shows
 
 
-def render(table, results, catalog, only=None):
+def render(table, results, catalog, only=None, speed=None):
     """A table in Markdown, ours beside the published figures; empty columns are left out.
 
-    ``only``: key of the one group to show.
+    ``only``: key of the one group to show; ``speed``: see :func:`.evidence.blocks`.
     """
     if table.kind == EVIDENCE:
-        return evidence.render(table, results, catalog, only)
+        return evidence.render(table, results, catalog, only, speed)
     lines = [f"### {table.title}", "", f"Source: {table.source}."]
     lines += [table.note] if table.note else []
     if table.counts:
@@ -148,10 +148,10 @@ def _billions(count):
     return "" if count is None else f"{count / 1e9:.3f}G"
 
 
-def write_all(root, catalog, results):
+def write_all(root, catalog, results, speed=None):
     """Write ``docs/tables.md``, all pictures, and the tables of README and ``docs/evidence.md``.
 
-    ``root`` is the clone's folder.
+    ``root`` is the clone's folder; ``speed``: see :func:`.evidence.blocks`.
 
     Returns
     -------
@@ -168,7 +168,7 @@ def write_all(root, catalog, results):
     table = evidence_table(catalog)
     for path, blocks in (
         (root / "README.md", readme_tables(catalog, results)),
-        (docs / "evidence.md", evidence.blocks(table, results, catalog)),
+        (docs / "evidence.md", evidence.blocks(table, results, catalog, speed=speed)),
     ):
         pages[path] = with_blocks(path.read_text(encoding="utf-8"), blocks, path.name)
     pictures.append(("evidence.png", plots.draw_evidence(table, results), None))

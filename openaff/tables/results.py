@@ -26,7 +26,6 @@ _KIND = {
     "devices": [str],
     "workers": int,
     "command": str,
-    "fastest_images_per_second?": float,
     "training_images?": int,
     "curve": [{"epoch": int}],
 }
@@ -71,8 +70,6 @@ def _finished(run, catalog, row, protocol):
             f"{part}_{key}" for part in ("train", "test") for key in ("loss", metric)
         ]
         curve = [{key: each[key] for key in keys} for each in metrics]
-        # A machine that does other things, too, is nearest to its speed in the fastest epoch.
-        result["fastest_images_per_second"] = max(each["images_per_second"] for each in metrics)
         result = {"row": row.run, "protocol_name": protocol, **result, "curve": curve}
         _check(catalog, result)
         # Paths of the machine that ran it say nothing to others.

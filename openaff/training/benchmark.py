@@ -21,14 +21,25 @@ from ..models import model_info
 from ..tasks import TASKS
 from .engine import Engine
 from .optimizers import OptimizerConfig
+from .session import networks
 
 
-def _training(form, key, backbone, options, batch_size, size, steps=2):
+def _training(form, key, backbone, options, batch_size, size):
     net = build_network(form_of(form, key), backbone, options)
     classes = options.get("num_classes", CLASSES)
+    return _steps(net, backbone, classes, OptimizerConfig(), batch_size, size)
+
+
+def steps_of(config, classes, size):
+    """What trains the network of a configuration for some steps, on random images of (H, W)."""
+    net, _ = networks(config, classes, [mx.cpu()])
+    return _steps(net, config.model.name, classes, config.optimizer, config.data.batch_size, size)
+
+
+def _steps(net, model, classes, optimizer, batch_size, size, steps=2):
     made_up = SimpleNamespace(name="made up", class_names=tuple(map(str, range(classes))))
-    task = TASKS[model_info(backbone).backbone.task](made_up)
-    engine = Engine(net, task.loss, lambda step: 0.01, OptimizerConfig())
+    task = TASKS[model_info(model).backbone.task](made_up)
+    engine = Engine(net, task.loss, lambda step: 0.01, optimizer)
     targets = mx.nd.zeros((batch_size, *size) if task.dense else batch_size)
     batch = random_images(batch_size, size), targets
 
