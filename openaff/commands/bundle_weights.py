@@ -2,9 +2,10 @@
 
     openaff bundle-weights --run runs/reduced/NAME-seed0 --key aff_cifar_resnet8-coarse
 
-They are those of the last epoch: nothing was chosen on the test split.  From then on,
+They are those of the last epoch: nothing was chosen on the test split.  Of several runs, seeds
+of one configuration, the best one's are taken, and the record says so.  From then on,
 openaff.create_model(name, pretrained=KEY) and openaff predict --pretrained KEY load them.
-The run must have finished, and the file must have at most 1,000,000 bytes.
+A run must have finished, and the file must have at most 1,000,000 bytes.
 """
 
 from ..deploy.bundle import bundle
@@ -14,7 +15,13 @@ from ..utils.arguments import Parser
 
 def parse_args():
     parser = Parser(__doc__, "bundle-weights")
-    parser.add_argument("--run", required=True, metavar="DIR", help="folder of a finished run")
+    parser.add_argument(
+        "--run",
+        required=True,
+        nargs="+",
+        metavar="DIR",
+        help="folder of a finished run, or of each",
+    )
     parser.add_argument("--key", required=True, help="what to call the weights")
     return parser.parse_args()
 

@@ -12,16 +12,17 @@ from ..utils.files import atomic, sha256, write_json
 from .subject import run_subject
 
 
-def bundle(run, key):
+def bundle(runs, key):
     """Copy the last weights of a finished run into the package, and describe them.
 
-    The last epoch's, since the best one was chosen on the test split.  The record is written last:
+    The last epoch's, since the best one was chosen on the test split.  Of several runs the best one
+    counts, and the record says that it was chosen on the test split.  The record is written last:
     until then the key is unknown.
 
     Parameters
     ----------
-    run : path-like
-        The run folder.
+    runs : list of path-like
+        A run folder, or several of one configuration but for the seed.
     key : str
         What to call them, see :func:`~openaff.models.bundled.weight_files`.
 
@@ -33,13 +34,17 @@ def bundle(run, key):
     Raises
     ------
     UserError
-        No finished run, a damaged file, more than :data:`~openaff.models.bundled.LARGEST` bytes, or
-        a key that is taken.
+        No finished run, runs of different configurations, a damaged file, more than
+        :data:`~openaff.models.bundled.LARGEST` bytes, or a key that is taken.
     """
     path, record = weight_files(key)
     if record.exists():
         raise UserError(f"there are weights {key} already: take another key, or remove {record}")
-    subject = run_subject(run, which="last")
+    subjects = [run_subject(run, which="last") for run in runs]
+    subject, run = max(zip(subjects, runs), key=lambda pair: _figure(pair[0]))
+    if len(runs) > 1:
+        _refuse_different(subjects, runs)
+        subject.score["selection"] += f", the best of {len(runs)} seeds on the test split"
     source = pathlib.Path(run) / "last.params"
     size = source.stat().st_size
     if size > LARGEST:
@@ -68,3 +73,19 @@ def bundle(run, key):
         path.unlink()
         raise
     return pretrained_info(key)
+
+
+def _figure(subject):
+    return next(value for key, value in subject.score.items() if key.startswith("last_"))
+
+
+def _refuse_different(subjects, runs):
+    def configuration(subject):
+        return {**subject.facts(), "score": subject.score["protocol"]}
+
+    seeds = [subject.score["seed"] for subject in subjects]
+    for subject, run in zip(subjects, runs):
+        if configuration(subject) != configuration(subjects[0]):
+            raise UserError(f"{run} is of another configuration than {runs[0]}: name seeds of one")
+    if len(set(seeds)) < len(seeds):
+        raise UserError(f"the seeds of these runs are {seeds}: name each once")
