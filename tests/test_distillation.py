@@ -12,11 +12,24 @@ from openaff.training.optimizers import OptimizerConfig
 from openaff.utils.imports import import_gluoncv
 
 SHAPE = (3, 32, 32)
+IMAGES = mx.nd.zeros((4, *SHAPE))  # of a teacher that does not look at them
 rng = np.random.RandomState(0)
 
 
 def log_softmax(logits):
     return logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+
+
+def test_the_teacher_gets_float32():
+    seen = []
+
+    def teacher(images):
+        seen.append(images.dtype)
+        return mx.nd.zeros((2, 5))
+
+    images = mx.nd.zeros((2, 3, 4, 4), dtype="float16")  # as a student of float16 gets them
+    Distillation(CrossEntropy(), teacher)(mx.nd.zeros((2, 5)), mx.nd.zeros(2), images)
+    assert seen == [np.float32]
 
 
 def test_loss_is_the_formula_and_the_teacher_gets_no_gradient():
@@ -29,7 +42,7 @@ def test_loss_is_the_formula_and_the_teacher_gets_no_gradient():
     student = mx.nd.array(logits)
     student.attach_grad()
     with autograd.record():
-        actual = loss(student, mx.nd.array(labels), None)
+        actual = loss(student, mx.nd.array(labels), IMAGES)
     actual.backward()
     ours, theirs = log_softmax(logits / temperature), log_softmax(expected / temperature)
     divergence = (np.exp(theirs) * (theirs - ours)).sum(axis=1)

@@ -11,7 +11,7 @@ from helpers import filled, load_command, write_cifar100
 from openaff import UserError, create_model
 from openaff.data import DATASETS, DataConfig, Dataset, ImageSet, load_dataset
 from openaff.data.transforms import Normalize
-from openaff.tasks import METRICS
+from openaff.tasks import METRICS, evaluation
 from openaff.tasks.evaluation import evaluate_network
 from openaff.utils.devices import parse_devices
 
@@ -61,6 +61,18 @@ def test_only_the_first_outputs_are_used_where_there_are_more_than_classes():
     result, _ = evaluate_network(net, dataset, CPU)
     assert result["accuracy"] == (best == dataset.test.targets).mean() >= 0.4
     assert (result["classes"], result["outputs"]) == (20, 100)
+
+
+@pytest.mark.parametrize("name, size", [("digits", 128), ("scenes", 8)])
+def test_maps_are_evaluated_in_small_batches(name, size, monkeypatch):
+    """128 of them would fill the memory."""
+
+    def batches(dataset, batch_size, workers):
+        raise UserError(f"{batch_size} images")
+
+    monkeypatch.setattr(evaluation, "test_batches", batches)
+    with pytest.raises(UserError, match=f"^{size} images"):
+        evaluate_network(None, load_dataset(DataConfig(name=name)), CPU)
 
 
 def test_too_few_outputs():

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
 from helpers import load_command
@@ -25,7 +26,9 @@ def table(known):
 
 
 def result(value, seed=0, metric="accuracy", images=49920):
-    return {"seed": seed, f"last_{metric}": value / 100, "training_images": images}
+    dataset = "camvid" if metric == "mean_iou" else "cifar100"
+    figures = {"dataset": dataset, "training_images": images, f"last_{metric}": value / 100}
+    return {"seed": seed, **figures}
 
 
 def part(known, found, key="short-skip", speed=None):
@@ -204,6 +207,13 @@ def test_the_figure_is_drawn_of_any_runs(known, table, tmp_path):
     assert (tmp_path / "evidence.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_an_unpublished_figure_has_no_rank(known, table):
+    rows = [replace(table.rows[0], published=None), *table.rows[1:]]
+    figure = plots.draw_evidence(replace(table, rows=rows), {})
+    words = [[text.get_text() for text in panel.texts] for panel in figure.axes]
+    assert "77.2 (1)" not in words[0] and "92.7 (1)" in words[2]
+
+
 def test_the_table_is_printed_by_parts(known):
     text = pages.render(known["evidence"], {}, known, "longer")
     assert "#### longer" in text and "short skip" not in text
@@ -233,7 +243,7 @@ def test_one_command_trains_what_is_missing(known, table, monkeypatch, tmp_path)
     there = table_results.result_path(tmp_path, row, "reduced", 1)
     there.parent.mkdir()
     there.write_text("{}")
-    words = evidence.COMMAND.replace("\\\n", "").split()[1:]
+    words = evidence.COMMAND.replace("\\\n", "").split()[2:]
     monkeypatch.setattr("sys.argv", [*words, "--results", str(tmp_path)])
     script.main()
     assert len(trained) == 51 and (row.id, 1, "data.root=DIR") not in trained

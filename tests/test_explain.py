@@ -245,6 +245,9 @@ def test_energy_of_objects():
         lambda: FixedMap(mx.nd.array(logits)), Normalize(MEAN, STD), test, [(0, 1, 16)]
     )
     assert figures.values["energy"].tolist() == [0.5] and figures.values["iou"].tolist() == [0.5]
+    one = mx.nd.array(logits[:, 1:] - 0.5)  # the same of a network with one output
+    figures = energy_of_objects(lambda: FixedMap(one), Normalize(MEAN, STD), test, [(0, 1, 16)])
+    assert figures.values["iou"].tolist() == [0.5]
 
 
 def test_fall_and_rise_of_a_real_network():
@@ -294,6 +297,12 @@ def test_the_study_of_pyramids_groups_objects_by_size():
         (size, 1, fusion) for size in script.SIZES for fusion in by_fusion
     ]
     assert [row["area"] for row in rows[::2]] == [16 / 1024, 64 / 1024, 256 / 1024]
+    test.targets[1:] = 0  # one object: one size
+    rows = script.measure_energy(by_fusion, "layercam", dataset, 10)
+    assert [row["objects"] for row in rows] == [1, 1]
+    test.targets[:] = 0
+    with pytest.raises(UserError, match="none: no test image has a class that is one object"):
+        script.measure_energy(by_fusion, "layercam", dataset, 10)
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,12 @@ import sys
 import mxnet as mx
 import pytest
 from helpers import assert_close, filled, initialized, input_value
+from mask_files import write_masks
+from photo_files import write_folder
 
 from openaff import UserError, create_model
 from openaff.data import DataConfig, load_dataset
+from openaff.data.packing import folder_items, pack
 from openaff.deploy import export, onnx_model, symbol
 from openaff.deploy.quantization import accuracies, calibration_batches
 from openaff.deploy.subject import run_data, run_subject
@@ -141,7 +144,7 @@ def test_formats_batch_and_types(digits_run, tmp_path):
 def test_int8_is_smaller_and_close(digits_run, tmp_path):
     subject = run_subject(digits_run[0])
     digits = load_dataset(DataConfig())
-    batches = calibration_batches(digits, 64)
+    batches = calibration_batches(digits, DataConfig(), 64)
     written = export.export_folder(subject, tmp_path / "int8", calibration=batches)
     assert written["parity"]["int8"] > 1e-3  # it is another arithmetic
     measured = accuracies(subject.net, tmp_path / "int8", written, digits)
@@ -149,7 +152,24 @@ def test_int8_is_smaller_and_close(digits_run, tmp_path):
     assert rates["network"] == rates["aff_cifar_resnet8.onnx"] == digits_run[1]["best_accuracy"]
     assert abs(rates["aff_cifar_resnet8-int8.onnx"] - rates["network"]) < 0.1
     with pytest.raises(UserError, match="1437 training images, too few to calibrate on 2000"):
-        calibration_batches(digits, 2000)
+        calibration_batches(digits, DataConfig(), 2000)
+
+
+def test_calibration_takes_what_training_takes(tmp_path):
+    """Masks of several sizes are cropped as the run's are; record files need MXNet's reader."""
+    root = str(write_masks(tmp_path / "masks"))
+    config = DataConfig(name="masks", root=root, crop_size=16, scale_range=[0.5, 2.0], jitter=0.4)
+    (batch,) = calibration_batches(load_dataset(config), config, 4, 4)
+    assert batch.shape == (4, 3, 16, 16)
+    config = DataConfig(name="masks", root=root)
+    with pytest.raises(UserError, match="have 2 sizes.*set data.crop_size"):
+        calibration_batches(load_dataset(config), config, 4, 4)
+    write_folder(tmp_path / "photos" / "train")
+    classes, items = folder_items(tmp_path / "photos" / "train")
+    pack("train", classes, items, tmp_path / "records")
+    config = DataConfig(name="images", root=str(tmp_path / "records"), image_size=32)
+    (batch,) = calibration_batches(load_dataset(config), config, 4, 4)
+    assert batch.shape == (4, 3, 32, 32)
 
 
 def test_folder_errors(digits_run, tmp_path, monkeypatch):

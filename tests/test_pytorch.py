@@ -564,6 +564,7 @@ def saved(path, **values):
         ("a.pth", b"x", "AFF", "is damaged|holds more than tensors"),
         ("a.pth", [1], "AFF", "holds a list, not a state dict"),
         ("a.pth", {"epoch": 1}, "AFF", "is no state dict: 'epoch' is a int, not a tensor"),
+        ("a.pth", {0: torch.ones(1)}, "AFF", "is no state dict: the name 0 is no string"),
         ("a.pth", {}, "AFF", "holds no tensors"),
         ("a.pth", pathlib.PurePosixPath("x"), "AFF", "holds more than tensors"),
         ("a.pth", "aff", None, "does not say which network it is of: name it, --model"),

@@ -13,6 +13,21 @@ from openaff.training.config import to_yaml
 from openaff.utils.interrupt import Stopped
 
 
+def test_all_tables_have_the_seeds_of_the_evidence(known, monkeypatch, tmp_path):
+    script, planned = load_command("tables"), []
+    monkeypatch.setattr(script, "load_tables", lambda: known)
+    monkeypatch.setattr(
+        script, "train_row", lambda *given: planned.append((given[3].run, given[5])) or "a file"
+    )
+    command = "tables --table all --run --protocol reduced cifar100.root=x camvid.root=x"
+    monkeypatch.setattr("sys.argv", [*command.split(), "--results", str(tmp_path)])
+    script.main()
+    for key, seeds in (("aff", 3), ("concat", 1)):
+        run = f"paper-table4.short-skip.{key}.b1"
+        assert [seed for each, seed in planned if each == run] == list(range(seeds))
+    assert len(planned) == len(set(planned)) >= 52
+
+
 def test_script(known, monkeypatch, capsys, tmp_path, digits_run):
     script = load_command("tables")
     monkeypatch.setattr(script, "load_tables", lambda: known)

@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 from mask_files import fifo, sample, write_binary, write_camvid, write_masks
+from photo_files import write_folder
 from PIL import Image
 
 from openaff import UserError
@@ -533,6 +534,16 @@ def test_text_is_written_as_utf8(tmp_path):
     ascii_only = {**os.environ, "LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONPATH": path}
     subprocess.run(command, env=ascii_only, check=True)
     assert (tmp_path / "text").read_bytes() == "é".encode()
+
+
+def test_the_home_folder_may_be_a_tilde(tmp_path, monkeypatch):
+    """No shell expands it within data.root=~/data."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write_masks(tmp_path / "masks", 2)
+    assert len(load("~/masks").train) == 1
+    write_folder(tmp_path / "photos" / "train")
+    config = DataConfig(name="images", root="~/photos", image_size=32)
+    assert len(load_dataset(config).train) > 0
 
 
 def test_other_errors(tmp_path):

@@ -1,14 +1,15 @@
 """Measure speed as ratios: the compared forms take turns in one run, medians count.
 
     openaff benchmark train
-    openaff benchmark tables --out measurements/speed.json
+    OMP_NUM_THREADS=1 openaff benchmark tables --out measurements/speed.json
 
 fusion  forward and backward passes of single blocks
 train   training steps of whole networks
 infer   inference of whole networks by different engines
 data    the input pipeline against Gluon's DataLoader
 photos  packing photographs, and reading them from records and folders
-tables  training steps of the networks of docs/evidence.md, which shows the file's figures
+tables  training steps of the networks of docs/evidence.md; openaff tables --report writes what the
+        file says into it
 
 "printed" is the fusion as its equation is printed, with nn.GlobalAvgPool2D; "add" the plain sum in
 its place.  Run it on a quiet machine.

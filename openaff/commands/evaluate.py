@@ -173,8 +173,7 @@ def main():
     net = several_views(args, net, task)
     if args.pictures is not None and pathlib.Path(args.pictures).exists():
         raise UserError(f"{args.pictures or '.'} exists: take another --pictures, or remove it")
-    batch_size = args.batch_size or (8 if task.dense else 128)
-    measured, meter = evaluate_network(net, dataset, devices, batch_size, args.workers, task)
+    measured, meter = evaluate_network(net, dataset, devices, args.batch_size, args.workers, task)
     if args.per_class:
         write_per_class(args.per_class, task.per_class(meter.sums))
     if args.confusion:

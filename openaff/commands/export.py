@@ -87,7 +87,9 @@ def main():
         subject.input_shape = parse_shape(args.input)
     dataset = load_dataset(data) if smaller else None
     calibration = (
-        calibration_batches(dataset, args.images or IMAGES, batch or 32) if args.int8 else None
+        calibration_batches(dataset, data, args.images or IMAGES, batch or 32)
+        if args.int8
+        else None
     )
     formats = args.format.split(",")
     written = export_folder(

@@ -73,6 +73,10 @@ def measure_energy(by_fusion, method, dataset, count):
     targets = [test.take([index], None)[1][0] for index in range(min(count, len(test)))]
     objects = objects_of(targets, len(dataset.class_names))
     objects = [each for each in objects if dataset.class_names[each[1]] != "background"]
+    if not objects:
+        raise UserError(
+            f"{dataset.name}: no test image has a class that is one object: --images takes more"
+        )
     normalize = Normalize(dataset.mean, dataset.std)
     figures = {
         fusion: [
@@ -88,6 +92,8 @@ def measure_energy(by_fusion, method, dataset, count):
     rows = []
     for number, size in enumerate(SIZES):
         chosen = groups == number
+        if not chosen.any():  # many objects of one size
+            continue
         for fusion, runs in figures.items():
             rows.append(
                 {

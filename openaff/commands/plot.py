@@ -4,7 +4,8 @@
     openaff plot --out curves.png ours=runs/aff8 theirs=published.csv
 
 A source is a run folder, a result file of results/, or a CSV file.  A CSV file has the column epoch
-and any of train_loss, test_loss, train_accuracy and test_accuracy (fractions between 0 and 1).
+and any of train_KEY and test_KEY, where KEY is loss, accuracy, mean_iou, pixel_accuracy, iou or
+niou (fractions between 0 and 1, but for the loss).
 """
 
 import pathlib

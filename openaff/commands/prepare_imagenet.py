@@ -76,7 +76,7 @@ def val_items(args, classes):
         synsets = packing.read_devkit(args.devkit)
     else:
         try:
-            synsets = pathlib.Path(args.val_labels).read_text().split()
+            synsets = pathlib.Path(args.val_labels).read_text(encoding="utf-8").split()
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"cannot read {args.val_labels}: {error}") from None
     classes = classes or sorted(set(synsets))

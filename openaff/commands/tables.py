@@ -88,7 +88,10 @@ def run_table(args, catalog, results):
         raise UserError(
             "--table --run needs --protocol reduced: published recipes take days, row by row"
         )
-    rows = {row.run: row for row in chosen_rows(args, catalog) if row.reduced}
+    rows = {}  # run -> the row that asks for the most seeds
+    for row in chosen_rows(args, catalog):
+        if row.reduced and row.seeds > getattr(rows.get(row.run), "seeds", 0):
+            rows[row.run] = row
     if not rows:
         raise UserError(f"no row of {args.table} has a reduced form: --list shows which have one")
     data = {run: recipes.row_config(row, "reduced").data.name for run, row in rows.items()}

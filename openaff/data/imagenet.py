@@ -71,7 +71,7 @@ def load_photos(config):
         raise UserError(
             "data.root is not set: name the folder of train.rec and val.rec, or of train/ and val/"
         )
-    root = pathlib.Path(config.root)
+    root = pathlib.Path(config.root).expanduser()
     size = IMAGE_SIZE if config.image_size is None else config.image_size
     ratio = CROP_RATIO if config.crop_ratio is None else config.crop_ratio
     crops = {"train": RandomResizedCrop(size), "val": CenterCrop(size, ratio)}

@@ -312,7 +312,7 @@ def required_root(config, content):
     """``config.root`` as a path; a :class:`UserError` if it is not set or no folder."""
     if config.root is None:
         raise UserError(f"data.root is not set: name the folder of {content}")
-    root = pathlib.Path(config.root)
+    root = pathlib.Path(config.root).expanduser()
     if not root.is_dir():
         raise UserError(f"there is no folder {root}: data.root is the folder of {content}")
     return root

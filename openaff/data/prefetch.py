@@ -5,7 +5,8 @@ than one, and a single one halves the rate at which the training thread calls MX
 ones: they share the data set's memory, take any transform without pickling it, start in some 15 ms
 and import nothing, where a new interpreter would import mxnet.  Forking is safe here.  MXNet
 finishes its work and stops its threads before a fork, and starts them again after it.  A worker
-runs numpy only, and leaves without running the exit handlers that it inherited.
+runs numpy, and of MXNet only the reader of record files, which each process opens anew.  It leaves
+without running the exit handlers that it inherited.
 """
 
 import contextlib
@@ -31,7 +32,7 @@ def prefetch(make, numbers, workers):
     make : callable
         ``make(number)`` gives a tuple of arrays of fixed types.  Shapes may differ.  Arrays that
         are no larger than those of the first number go through shared memory, larger ones through
-        a pipe, which is slower.  ``make`` must not use mxnet.
+        a pipe, which is slower.  ``make`` must not use MXNet's arrays.
     numbers : range
         Counting up by 1.
     workers : int

@@ -6,6 +6,7 @@ import shutil
 import mxnet as mx
 
 from ..models.bundled import LARGEST, load_pretrained, pretrained_info, weight_files
+from ..utils.configs import read_yaml
 from ..utils.descriptions import WEIGHTS_FORMAT
 from ..utils.errors import UserError
 from ..utils.files import atomic, sha256, write_json
@@ -43,7 +44,7 @@ def bundle(runs, key):
     subjects = [run_subject(run, which="last") for run in runs]
     subject, run = max(zip(subjects, runs), key=lambda pair: _figure(pair[0]))
     if len(runs) > 1:
-        _refuse_different(subjects, runs)
+        _refuse_different(runs, [each.score["seed"] for each in subjects])
         subject.score["selection"] += f", the best of {len(runs)} seeds on the test split"
     source = pathlib.Path(run) / "last.params"
     size = source.stat().st_size
@@ -79,13 +80,21 @@ def _figure(subject):
     return next(value for key, value in subject.score.items() if key.startswith("last_"))
 
 
-def _refuse_different(subjects, runs):
-    def configuration(subject):
-        return {**subject.facts(), "score": subject.score["protocol"]}
-
-    seeds = [subject.score["seed"] for subject in subjects]
-    for subject, run in zip(subjects, runs):
-        if configuration(subject) != configuration(subjects[0]):
+def _refuse_different(runs, seeds):
+    first = _configuration(runs[0])
+    for run in runs:
+        if _configuration(run) != first:
             raise UserError(f"{run} is of another configuration than {runs[0]}: name seeds of one")
     if len(set(seeds)) < len(seeds):
         raise UserError(f"the seeds of these runs are {seeds}: name each once")
+
+
+def _configuration(run):
+    """A run's configuration, but for the seed and where its data are."""
+    config = read_yaml(pathlib.Path(run) / "config.yaml")
+    kept = {key: value for key, value in config.items() if key not in ("seed", "data")}
+    data = config.get("data") or {}
+    return {
+        **kept,
+        **{key: data[key] for key in data if key not in ("root", "download", "workers")},
+    }

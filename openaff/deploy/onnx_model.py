@@ -277,8 +277,8 @@ def runtime():
     return onnxruntime
 
 
-def session(path, threads=None):
-    """An ONNX Runtime session on the CPU; ``threads`` by default one a core.
+def session(path):
+    """An ONNX Runtime session on the CPU, with a thread a core.
 
     Raises
     ------
@@ -288,25 +288,22 @@ def session(path, threads=None):
     onnxruntime = runtime()
     if not pathlib.Path(path).exists():
         raise UserError(f"there is no file {path}")
-    options = onnxruntime.SessionOptions()
-    if threads:
-        options.intra_op_num_threads = threads
     try:
         with contextlib.redirect_stdout(io.StringIO()):  # where it prints that it tries again
             providers = ["CPUExecutionProvider"]
-            return onnxruntime.InferenceSession(str(path), options, providers=providers)
+            return onnxruntime.InferenceSession(str(path), providers=providers)
     except Exception as error:  # of several kinds, from C++
         raise UserError(
             f"{path} is not a model that ONNX Runtime can run: {_first_line(error)}"
         ) from None
 
 
-def network(path, threads=None):
+def network(path):
     """An ONNX model as a callable from NDArray (N, 3, H, W) to NDArray logits (N, classes).
 
     Images of another size than the model's are a :class:`UserError`.
     """
-    runner = session(path, threads)
+    runner = session(path)
     size, _, *pixels = runner.get_inputs()[0].shape
 
     def run(images):

@@ -1,20 +1,23 @@
 """What smaller number types cost: images to calibrate on, and accuracies before and after."""
 
+import dataclasses
 import itertools
 import pathlib
 
 import mxnet as mx
 
-from ..data import DataConfig
 from ..data.batches import training_batches
+from ..data.records import RecordSet
 from ..tasks import load_task
 from ..tasks.evaluation import evaluate_network
 from ..utils.errors import UserError
 from .onnx_model import network
 
 
-def calibration_batches(dataset, images, batch_size=32):
+def calibration_batches(dataset, config, images, batch_size=32):
     """Batches of ``images`` random training images, scaled; of photographs, random parts.
+
+    ``config``, the :class:`~openaff.data.DataConfig` of ``dataset``, says what they are cropped to.
 
     Yields
     ------
@@ -24,10 +27,15 @@ def calibration_batches(dataset, images, batch_size=32):
     Raises
     ------
     UserError
-        Fewer training images than asked for, or than a batch.
+        Fewer training images than asked for, or than a batch; images of several sizes that nothing
+        crops to one.
     """
     count = -(-images // batch_size)
-    plain = DataConfig(name=dataset.name, crop_padding=0, flip=False, workers=0)
+    workers = None if isinstance(dataset.train, RecordSet) else 0  # MXNet's reader needs one
+    without = dict.fromkeys(("scale_range", "jitter", "pca_noise", "autoaugment"))
+    plain = dataclasses.replace(
+        config, crop_padding=0, flip=False, mixup_alpha=0.0, workers=workers, **without
+    )
     batches = training_batches(dataset, plain, batch_size)
     if len(batches) < count:
         raise UserError(

@@ -146,8 +146,8 @@ def _check_gpu(gpu, cuda_build, limit):
         return Finding(
             subject,
             WARNING,
-            f"{facts}: this mxnet is for the CPU only: pip uninstall -y mxnet, then pip install "
-            "-e .[cu117]",
+            f"{facts}: this mxnet is for the CPU only: pip uninstall -y mxnet, then "
+            + pip_install("cu117"),
         )
     alone = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": str(gpu.index)}
     problem = run_python(SMOKE, "gpu:0", limit=limit, **alone).problem

@@ -246,7 +246,9 @@ def load_tables(folder=TABLES):
     catalog, rows = Catalog(), {}
     for path in sorted(pathlib.Path(folder).glob("*.yaml")):
         try:
-            table = catalog[path.stem] = _table(path.stem, parse_yaml(path.read_text()))
+            table = catalog[path.stem] = _table(
+                path.stem, parse_yaml(path.read_text(encoding="utf-8"))
+            )
             for row in table.rows:
                 if row.id in rows:
                     raise ValueError(f"the id {row.id} stands twice")

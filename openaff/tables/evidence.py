@@ -14,7 +14,7 @@ from .recipes import row_config
 from .results import ours
 
 CONFIDENCE = 0.95
-COMMAND = """openaff tables --table evidence --run --protocol reduced \\
+COMMAND = """OMP_NUM_THREADS=1 openaff tables --table evidence --run --protocol reduced \\
     cifar100.root=DIR camvid.root=DIR"""
 _REDUCED = "reduced"
 
@@ -47,9 +47,17 @@ def blocks(table, results, catalog, only=None, speed=None):
     runs = {row.id: results.get((row.run, _REDUCED), []) for row in catalog.rows().values()}
     found = {} if only else {"runs": progress(table, runs)}
 
+    images = {  # an epoch's; files of the first edition do not say it
+        result["dataset"]: result["training_images"]
+        for result in sum(results.values(), [])
+        if "training_images" in result
+    }
+
     @functools.lru_cache(maxsize=None)  # recipes are slow to read
     def cost(row_id):
-        return _Cost.of(catalog.row(row_id), runs[row_id], (speed or {}).get(row_id))
+        config = row_config(catalog.row(row_id), _REDUCED)
+        parameters, rate = counts.parameters_of(config), (speed or {}).get(row_id)
+        return _Cost(parameters, config.epochs, rate, images.get(config.data.name))
 
     for key, rows in groups(table).items():
         if only in (None, key):
@@ -97,12 +105,6 @@ class _Cost(NamedTuple):
     epochs: int
     rate: Optional[float]  # training images a second
     images: Optional[int]  # an epoch's
-
-    @classmethod
-    def of(cls, row, runs, rate):
-        config = row_config(row, _REDUCED)
-        images = [run["training_images"] for run in runs if "training_images" in run]
-        return cls(counts.parameters_of(config), config.epochs, rate, max(images, default=None))
 
     def minutes(self):
         """Of the training, without evaluation, in words."""

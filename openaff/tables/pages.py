@@ -196,6 +196,7 @@ figure: the source does not print it. A blank figure of ours: not run yet.
   "ours, reduced" are of it. Do not compare them with published figures.
 - A whole table: `openaff tables --table paper-table4 --run --protocol reduced --seeds 0,1,2
   cifar100.root=DIR camvid.root=DIR`. It skips what is there. Stopped, the same command goes on.
+  Our runs had one thread, `OMP_NUM_THREADS=1`.
   `--group short-skip` takes one of its parts.
 - `--list` prints the command of every row.
 

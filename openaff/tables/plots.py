@@ -151,8 +151,10 @@ def draw_evidence(table, results):
         text = {"transform": panel.get_yaxis_transform(), "fontsize": "small", "va": "center"}
         panel.text(1.02, -0.85, "paper", **text)
         paper = [row.published for row in rows]
-        for place, (row, rank) in enumerate(zip(rows, evidence.ranks(paper))):
-            panel.text(1.02, place, f"{row.published} ({rank})", **text)
+        ranks = evidence.ranks(paper) if None not in paper else [None] * len(rows)
+        for place, (row, rank) in enumerate(zip(rows, ranks)):
+            if rank is not None:
+                panel.text(1.02, place, f"{row.published} ({rank})", **text)
             values = [row.figure.percent(run) for run in results.get((row.run, "reduced"), [])]
             if len(values) > 1:
                 panel.plot(statistics.mean(values), place, "|", color="C0", markersize=16)

@@ -51,7 +51,7 @@ def evaluate(net, batches, task, devices, dtype="float32", detailed=False):
     return meter
 
 
-def evaluate_network(net, dataset, devices, batch_size=128, workers=None, task=None):
+def evaluate_network(net, dataset, devices, batch_size=None, workers=None, task=None):
     """How well ``net`` does on the test split, as what a result file says of it.
 
     Of a network with more outputs than the data set has classes the first ones are used: the
@@ -65,8 +65,8 @@ def evaluate_network(net, dataset, devices, batch_size=128, workers=None, task=N
         Its mean and std scale the images.
     devices : list of mx.Context
         Each gets an equal share of every batch.
-    batch_size : int
-        Images per device.
+    batch_size : int, optional
+        Images per device, by default 128, or 8 of a dense task, whose outputs are large.
     workers : int, optional
         Processes or threads that read images, by default chosen from the machine.
     task : Task, optional
@@ -85,6 +85,7 @@ def evaluate_network(net, dataset, devices, batch_size=128, workers=None, task=N
         Fewer outputs than classes, or no images.
     """
     task = task or load_task(dataset)
+    batch_size = batch_size or (8 if task.dense else 128)
     batches = test_batches(dataset, batch_size * len(devices), workers)
     shape = dataset.test.image_shape
     outputs = net(mx.nd.zeros((1,) + shape, ctx=devices[0])).shape[1]
@@ -134,5 +135,5 @@ def write_confusion(path, class_names, confusion):
 
 def _write_csv(path, rows):
     with atomic(path) as temporary:
-        with open(temporary, "w", newline="") as out:
+        with open(temporary, "w", newline="", encoding="utf-8") as out:
             csv.writer(out).writerows(rows)

@@ -186,10 +186,7 @@ class SegmentationMeter(Meter):
 
     def measure(self, output, target):
         classes = len(self.class_names)
-        if output.shape[1] == 1:
-            predicted = (output[:, 0] > 0).astype("float32")
-        else:
-            predicted = output.argmax(axis=1).astype("float32")
+        predicted = predicted_classes(output).astype("float32")
         cells = target * classes + predicted + 1  # of the table; 0: does not count
         return {"confusion": (cells * (target != IGNORE)).astype("int32")}
 
@@ -216,6 +213,11 @@ class SegmentationMeter(Meter):
             metrics["niou"] = _ratio(sums["iou_sum"], sums["iou_images"])
         known = [None if np.isnan(value) else float(value) for value in by_class]
         return {**metrics, "class_iou": dict(zip(self.class_names, known))}
+
+
+def predicted_classes(outputs):
+    """Classes (N, H, W) of logits (N, K, H, W); of one output, class 1 where it is positive."""
+    return outputs[:, 0] > 0 if outputs.shape[1] == 1 else outputs.argmax(axis=1)
 
 
 def class_iou(confusion):
@@ -319,7 +321,7 @@ class Segmentation(Task):
     @staticmethod
     def decode(outputs, class_names, top=5):
         """For each image its :class:`ClassMap`."""
-        classes = outputs[:, 0] > 0 if outputs.shape[1] == 1 else outputs.argmax(axis=1)
+        classes = predicted_classes(outputs)
         kind = "uint8" if len(class_names) <= 256 else "int32"
         return [ClassMap(each.astype(kind), tuple(class_names)) for each in classes]
 

@@ -36,7 +36,7 @@ class Distillation(gluon.Block):
 
     def forward(self, logits, targets, images):
         with autograd.pause():
-            expected = self._teacher[0](images).astype("float32") / self.temperature
+            expected = self._teacher[0](images.astype("float32", copy=False)) / self.temperature
             probabilities = expected.softmax()
             entropy = -(probabilities * expected.log_softmax()).sum(axis=1)
         ours = (logits.astype("float32") / self.temperature).log_softmax()

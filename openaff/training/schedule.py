@@ -11,6 +11,8 @@ from ..utils.errors import UserError
 UNITS = ("epochs", "steps")
 SCHEDULES = {"cosine": (), "step": ("milestones", "factor"), "polynomial": ("power",)}
 
+_FACTOR, _POWER = 0.1, 2.0  # by default
+
 
 @dataclass
 class ScheduleConfig(Section):
@@ -60,6 +62,9 @@ class ScheduleConfig(Section):
         form = self.name
         if self.milestones:
             form += f" at {self.unit} " + ", ".join(map("{:g}".format, self.milestones))
+            form += f", times {_FACTOR if self.factor is None else self.factor:g}"
+        if self.name == "polynomial":
+            form += f", power {_POWER if self.power is None else self.power:g}"
         return f"{form}; {self.warmup:g} warm-up {self.unit}"
 
 
@@ -106,8 +111,8 @@ class Schedule:
         steps = steps_per_epoch if config.unit == "epochs" else 1  # per unit
         self.warmup = round(config.warmup * steps)
         self.name = config.name
-        self.factor = 0.1 if config.factor is None else config.factor
-        self.power = 2.0 if config.power is None else config.power
+        self.factor = _FACTOR if config.factor is None else config.factor
+        self.power = _POWER if config.power is None else config.power
         self.milestones = [round(milestone * steps) for milestone in config.milestones or ()]
 
     def __call__(self, step):

@@ -439,7 +439,9 @@ def protocol(config, batch_size, framework=Engine.framework):
     if config.optimizer.clip_gradient:
         parts.append(f"gradients clipped at {config.optimizer.clip_gradient:g}")
     if config.distillation.teacher:
-        parts.append(f"distilled from {config.distillation.teacher}")
+        settings = {key: getattr(config.distillation, key) for key in ("weight", "temperature")}
+        given = (f", {key} {value:g}" for key, value in settings.items() if value is not None)
+        parts.append(f"distilled from {config.distillation.teacher}{''.join(given)}")
     if config.sync_batch_norm:
         parts.append("synchronised batch norms")
     if config.start_from:

@@ -93,7 +93,7 @@ def read_yaml(path):
     """
     path = pathlib.Path(path)
     try:
-        values = parse_yaml(path.read_text())
+        values = parse_yaml(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read the config {path}: {error}") from None
     except (ValueError, RecursionError) as error:  # such as the date 2020-13-45

@@ -8,6 +8,7 @@ from typing import Dict, List
 import mxnet as mx
 import numpy as np
 
+from ...tasks.segmentation import predicted_classes
 from ...utils.errors import UserError
 from ...utils.progress import progress_bar
 from .measures import deletion_insertion, energy_inside
@@ -84,7 +85,7 @@ def energy_of_objects(make_cam, normalize, test, objects):
         mask = maps[0] == category
         heat = cam(normalize(images), [SemanticSegmentationTarget(category, mask)])
         energy.append(energy_inside(heat, mask[None])[0])
-        found = cam.outputs.asnumpy()[0].argmax(axis=0) == category
+        found = predicted_classes(cam.outputs.asnumpy())[0] == category
         iou.append((found & mask).sum() / (found | mask).sum())
     return Figures({"energy": np.array(energy), "iou": np.array(iou)})
 

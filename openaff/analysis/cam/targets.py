@@ -3,6 +3,7 @@
 import mxnet as mx
 import numpy as np
 
+from ...tasks.segmentation import predicted_classes
 from ...utils.errors import UserError
 
 
@@ -79,7 +80,7 @@ def predicted_targets(outputs):
     values = outputs.asnumpy()
     if values.ndim == 2:
         return [ClassifierOutputTarget(row.argmax()) for row in values]
-    classes = values[:, 0] > 0 if values.shape[1] == 1 else values.argmax(axis=1)
+    classes = predicted_classes(values)
     return [SemanticSegmentationTarget(np.bincount(each.ravel()).argmax()) for each in classes]
 
 

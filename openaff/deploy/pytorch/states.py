@@ -56,6 +56,8 @@ def read_state(path):
     else:
         raise UserError(f"{path}: a state dict is a .safetensors, .pt or .pth file")
     for name, value in state.items():
+        if not isinstance(name, str):
+            raise UserError(f"{path} is no state dict: the name {name!r} is no string")
         if not isinstance(value, torch.Tensor):
             kind = type(value).__name__
             raise UserError(f"{path} is no state dict: {name!r} is a {kind}, not a tensor")
