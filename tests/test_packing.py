@@ -192,6 +192,33 @@ def test_an_interruption_costs_nothing_but_its_part(where, tmp_path, monkeypatch
         assert (tmp_path / "two" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
+def test_a_second_interruption_of_the_joining_costs_no_line_of_the_index(tmp_path, monkeypatch):
+    monkeypatch.setattr(packing, "PART", 4)
+    classes, items = folder_items(write_folder(tmp_path / "photos"))
+    whole = pack("train", classes, items, tmp_path / "whole")
+    index, found = tmp_path / "two" / "train.parts" / "joined.idx", []
+
+    def stop_after_a_part(source, out, size):
+        found.append(index.read_text())  # what a SIGKILL would leave
+        if out.tell():
+            raise KeyboardInterrupt
+        out.write(source.read())
+
+    with monkeypatch.context() as stopping:
+        stopping.setattr(packing.shutil, "copyfileobj", stop_after_a_part)
+        for _ in range(2):
+            with pytest.raises(KeyboardInterrupt):
+                pack("train", classes, items, tmp_path / "two")
+    assert [text.count("\n") for text in found] == [0, 4, 4]
+    index.write_text(found[-1][:-1])
+    with pytest.raises(UserError, match="train.parts was changed: remove it"):
+        pack("train", classes, items, tmp_path / "two")
+    index.write_text(found[-1])
+    assert pack("train", classes, items, tmp_path / "two") == whole
+    for name in ("train.rec", "train.idx"):
+        assert (tmp_path / "two" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
 def test_a_packed_split_stays_as_it_is(tmp_path):
     classes, items = folder_items(write_folder(tmp_path / "photos"))
     first = pack("train", classes, items, tmp_path / "rec")

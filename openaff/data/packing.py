@@ -375,13 +375,14 @@ def _join(parts, count):
     joined, index = parts / "joined.rec", parts / "joined.idx"
     joined.touch()
     index.touch()
-    lines = index.read_text().splitlines(True)[: state["images"]]
-    if joined.stat().st_size < state["bytes"]:
+    lines = "".join(index.read_text().splitlines(True)[: state["images"]])
+    if joined.stat().st_size < state["bytes"] or lines.count("\n") < state["images"]:
         raise UserError(f"{parts} was changed: remove it, and pack the split again")
-    with open(joined, "r+b") as out, open(index, "w") as out_index:
-        out.truncate(state["bytes"])
-        out.seek(state["bytes"])
-        out_index.writelines(lines)
+    with open(joined, "r+b") as out, open(index, "r+") as out_index:
+        # What is whole stays on the disk: the process may be killed again at any time.
+        for each, size in ((out, state["bytes"]), (out_index, len(lines))):
+            each.truncate(size)
+            each.seek(size)
         for number in range(state["parts"], count):
             part = parts / f"{number:05d}.rec"
             facts = _read(part.with_suffix(".json"), {"offsets": [int], "skipped": [str]})
