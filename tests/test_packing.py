@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import tarfile
+import threading
 
 import mxnet as mx
 import numpy as np
@@ -252,6 +253,27 @@ def test_an_interruption_while_files_are_put_into_place(tmp_path, monkeypatch):
     pack("val", classes, items, tmp_path / "two")
     manifest = json.loads((tmp_path / "two" / "manifest.json").read_text())
     assert sorted(manifest["splits"]) == ["train", "val"]
+
+
+def test_two_splits_that_end_at_once_are_both_in_the_manifest(tmp_path, monkeypatch):
+    plan = {"listing": "", "resize": None, "quality": 95}
+    for split in ("train", "val"):
+        (tmp_path / f"{split}.parts").mkdir()
+        result = {"images": 1, "bytes": 0, "sha256": "", "skipped": [], **plan}
+        packing.write_json(tmp_path / f"{split}.parts" / packing.RESULT, result)
+    original = packing.write_json
+    other = threading.Thread(target=packing._install, args=(tmp_path, "val", ["a"]))
+
+    def write_slowly(path, value):
+        if other.ident is None:
+            other.start()
+            other.join(0.2)  # in vain: it waits
+        original(path, value)
+
+    monkeypatch.setattr(packing, "write_json", write_slowly)
+    packing._install(tmp_path, "train", ["a"])
+    other.join()
+    assert sorted(packing.read_manifest(tmp_path)["splits"]) == ["train", "val"]
 
 
 def test_a_killed_process_is_an_error_and_the_rest_is_kept(tmp_path, monkeypatch):

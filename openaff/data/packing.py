@@ -18,7 +18,15 @@ import numpy as np
 from PIL import Image
 
 from ..utils.errors import UserError
-from ..utils.files import atomic, check_size, lock, refuse_special, sha256, write_json
+from ..utils.files import (
+    alone_in,
+    atomic,
+    check_size,
+    lock,
+    refuse_special,
+    sha256,
+    write_json,
+)
 from ..utils.json_files import WrongJSON, read_json
 from ..utils.labels import check_names
 from ..utils.progress import progress_bar
@@ -276,9 +284,10 @@ def _install(out, split, classes):
         if (parts / f"joined{suffix}").exists():
             os.replace(parts / f"joined{suffix}", out / f"{split}{suffix}")
     result = _read(parts / RESULT, SPLIT)
-    manifest = _manifest(out, classes)  # read now: the other split may be packed meanwhile
-    manifest["splits"][split] = result
-    write_json(out / MANIFEST, manifest)
+    with alone_in(out):  # the other split may be packed at the same time
+        manifest = _manifest(out, classes)
+        manifest["splits"][split] = result
+        write_json(out / MANIFEST, manifest)
     shutil.rmtree(parts)
     return result
 

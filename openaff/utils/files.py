@@ -181,6 +181,21 @@ def lock(path):
     return handle, _lock(handle, fcntl.lockf)
 
 
+@contextlib.contextmanager
+def alone_in(folder):
+    """A context that one process at a time is in, for one folder; the others wait.
+
+    Where the file system cannot lock folders, nobody waits.
+    """
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
 def _lock(handle, function=fcntl.flock):
     """As the second value of :func:`lock`; ``flock`` locks folders, ``lockf`` works over NFS."""
     try:
