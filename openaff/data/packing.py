@@ -30,12 +30,11 @@ from ..utils.files import (
 from ..utils.json_files import WrongJSON, read_json
 from ..utils.labels import check_names
 from ..utils.progress import progress_bar
-from .image_folder import class_folders, read_photo
+from .image_folder import ORIENTATION, class_folders, read_photo
 from .records import MANIFEST, SPLIT, read_manifest
 
 PART = 1024  # images per part; an interruption loses only unfinished parts
 RESULT = "result.json"  # in the folder of parts: all are joined, and only have to be moved
-ORIENTATION = 0x0112  # EXIF
 LOCK = "lock"  # in the folder of parts, while a process packs or after it was killed
 DEVKIT = "ILSVRC2012_devkit_t12/data/"
 
