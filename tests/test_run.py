@@ -21,6 +21,7 @@ from openaff.training.run_folder import Run
 from openaff.training.session import train
 from openaff.utils.devices import parse_devices
 from openaff.utils.files import TEMPORARY
+from openaff.utils.imports import import_modules
 from openaff.utils.progress import progress_bar
 
 
@@ -189,6 +190,24 @@ def test_a_run_folder_appears_with_its_first_checkpoint_or_not_at_all(tmp_path):
         (run.path / "last.ckpt").touch()
     assert set(tmp_path.iterdir()) == {tmp_path / "run", tmp_path / "other"}
     assert run.path == tmp_path / "run" and (run.path / "last.ckpt").exists()
+
+
+def test_modules_of_one_name_are_both_copied(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    for path in ("one_x/__init__.py", "one_x/nets.py", "two_x/__init__.py", "two_x/nets.py"):
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).write_text(f"# {path}")
+    names = ["one_x", "one_x.nets", "two_x", "two_x.nets"]
+    import_modules(names)
+    with Run.new(tmp_path / "run", "epochs: 1\n", task=None, imports=names):
+        pass
+    copies = [path for path in (tmp_path / "run" / "imports").rglob("*") if path.is_file()]
+    assert len(copies) == 4
+    for path in copies:
+        assert path.read_text() == f"# {path.relative_to(tmp_path / 'run' / 'imports')}"
+    (tmp_path / "empty_x").mkdir()
+    with pytest.raises(UserError, match="imports: empty_x has no file, .* name a module in it$"):
+        import_modules(["empty_x"])
 
 
 def test_nothing_is_written_when_the_configuration_cannot_run(tmp_path, root):

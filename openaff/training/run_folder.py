@@ -71,8 +71,8 @@ class Run:
         config_yaml : str
             What ``config.yaml`` says.
         imports : sequence of str
-            The user's modules.  Their files are copied to ``imports/``, for readers: nothing in a
-            run folder is ever executed.
+            The user's modules, imported already.  Their files are copied to ``imports/``, for
+            readers: nothing in a run folder is ever executed.
 
         Raises
         ------
@@ -90,8 +90,7 @@ class Run:
             write_text(run.path / "config.yaml", config_yaml)
             write_json(run.path / "environment.json", environment())
             for name in imports:
-                (run.path / "imports").mkdir(exist_ok=True)
-                shutil.copy(sys.modules[name].__file__, run.path / "imports")
+                _copy_module(name, run.path / "imports")
             yield run
         run.path = pathlib.Path(path)
 
@@ -208,6 +207,16 @@ class Run:
         self._events.close()
         self.release()
         return result
+
+
+def _copy_module(name, folder):
+    """Copy the file of an imported module: that of ``a.nets`` to ``a/nets.py``."""
+    source = pathlib.Path(sys.modules[name].__file__)
+    copy = folder.joinpath(*name.split("."))
+    if source.stem == "__init__":
+        copy = copy / "__init__"
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy(source, copy.with_suffix(source.suffix))
 
 
 def _tag(key):

@@ -14,10 +14,14 @@ def import_modules(names):
     Raises
     ------
     UserError
-        A module is not found, or cannot be imported.
+        A module is not found, cannot be imported, or has no file.
     """
     for name in names:
-        _import(name, "imports")
+        if getattr(_import(name, "imports"), "__file__", None) is None:
+            raise UserError(
+                f"imports: {name} has no file, such as a folder without __init__.py: name a module "
+                "in it"
+            )
 
 
 def import_object(text, setting):
