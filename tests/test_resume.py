@@ -112,7 +112,7 @@ def test_sigterm_finishes_the_step_saves_and_exits_with_75(root, tmp_path, whole
     _, err = process.communicate(timeout=60)
     assert process.returncode == 75
     assert "SIGTERM: stopped after step" in err and f"--resume {folder}" in err
-    assert "Traceback" not in err
+    assert "Traceback" not in err and not (folder / Run.LOCK).exists()
     finish(start(root, "--resume", folder))
     assert_same_end(folder, whole)
 
@@ -181,6 +181,24 @@ def test_a_checkpoint_whose_rows_lack_a_figure(run):
             archive.writestr(name, content)
     with pytest.raises(UserError, match=rf"{LAST} is damaged .*it has no rows\[0\].test_accuracy"):
         resume(run, parse_devices("cpu"), overrides=["epochs=3"])
+
+
+def test_a_run_that_fails_gives_its_lock_back(root, tmp_path, monkeypatch):
+    """Its objects live on in the error, as long as somebody, such as a notebook, keeps that."""
+
+    def fails(*_):
+        raise UserError("the loss is not finite")
+
+    monkeypatch.setattr(session, "load_dataset", few_digits)
+    monkeypatch.setattr(session._Session, "_train_epoch", fails)
+    for go in (
+        lambda: short_run(root, tmp_path / "run"),
+        lambda: resume(tmp_path / "run", parse_devices("cpu")),
+    ):
+        with pytest.raises(UserError, match="not finite") as caught:
+            go()
+        assert caught.tb and (tmp_path / "run" / LAST).exists()
+        assert not (tmp_path / "run" / Run.LOCK).exists()
 
 
 def test_a_finished_run_trains_longer(root, run, tmp_path, monkeypatch, capsys):

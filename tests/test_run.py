@@ -5,6 +5,7 @@ import re
 import struct
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 from helpers import load_command
@@ -163,6 +164,19 @@ def test_a_folder_that_another_process_writes_is_refused(tmp_path):
     Run.reopen(tmp_path / "run")
     left = sorted(path.name for path in (tmp_path / "run").iterdir())
     assert left == ["config.yaml", "environment.json", Run.LOCK]
+
+
+def test_the_lock_ends_after_its_file(tmp_path):
+    """In the other order it may be the file of the next process by then."""
+    with Run.new(tmp_path / "run", "epochs: 1\n", task=None) as run:
+        pass
+    path, there = tmp_path / "run" / Run.LOCK, []
+    run._locked.close()
+    run._locked = SimpleNamespace(close=lambda: there.append(path.exists()))
+    assert path.exists()
+    run.release()
+    run.release()
+    assert there == [False]
 
 
 def test_a_run_folder_appears_with_its_first_checkpoint_or_not_at_all(tmp_path):

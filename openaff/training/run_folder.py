@@ -122,10 +122,16 @@ class Run:
             sweep(self.path)
 
     def release(self):
-        """End writing: another process may resume the run."""
+        """End writing: anybody may resume the run.
+
+        Not left to the end of this object, which lives as long as an error that came of it: when
+        it goes, this process loses a lock that it took meanwhile by another one.
+        """
         if self._locked:
+            with contextlib.suppress(OSError):  # such as a folder that was removed
+                (self.path / self.LOCK).unlink()  # still locked: no one else's
             self._locked.close()
-            (self.path / self.LOCK).unlink()
+            self._locked = None
 
     def change(self, config_yaml):
         """Write another ``config.yaml``, for a run that goes on: it has no result any more."""
@@ -205,7 +211,6 @@ class Run:
         write_text(self.path / "report.md", report(self.path.name, result, self.rows, self.task))
         write_json(self.path / "result.json", result)
         self._events.close()
-        self.release()
         return result
 
 

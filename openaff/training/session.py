@@ -73,8 +73,11 @@ def train(config, out, devices, engine=_mxnet):
             out, to_yaml(config), session.task, session.workers.rank == 0, config.imports
         ) as session.run:
             session.save()  # so that a crash in the first epoch can be resumed, too
-        session.introduce()
-        return session.fit(stop)
+        try:
+            session.introduce()
+            return session.fit(stop)
+        finally:
+            session.run.release()
 
 
 def resume(folder, devices, checkpoint=LAST, engine=_mxnet, overrides=()):
@@ -107,15 +110,14 @@ def resume(folder, devices, checkpoint=LAST, engine=_mxnet, overrides=()):
     session.run = Run.reopen(folder, session.task, session.workers.rank == 0, epochs)
     try:
         session.restore(folder / checkpoint, changed)
-    except UserError:
+        session.introduce()
+        if changed:
+            session.run.change(to_yaml(config))
+            session.save()  # a checkpoint holds its configuration
+        with StopRequest() as stop:
+            return session.fit(stop)
+    finally:
         session.run.release()
-        raise
-    session.introduce()
-    if changed:
-        session.run.change(to_yaml(config))
-        session.save()  # a checkpoint holds its configuration
-    with StopRequest() as stop:
-        return session.fit(stop)
 
 
 class _Session:
