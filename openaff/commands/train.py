@@ -46,11 +46,6 @@ class Backend:
 def main(description=__doc__, command="train", backend=Backend):
     """Train or resume as ``sys.argv`` says, and print how it ended.
 
-    Returns
-    -------
-    str
-        The run folder.
-
     Raises
     ------
     UserError
@@ -70,7 +65,6 @@ def main(description=__doc__, command="train", backend=Backend):
             f"{result['best_selection']}), last {last}; labels: {result['labels']}"
         )
         print(f"written to {args.resume or args.out}")
-    return args.resume or args.out
 
 
 def _parse_args(description, command, backend):

@@ -8,23 +8,20 @@ run folder.  It also holds best.safetensors and last.safetensors, which network.
 """
 
 import functools
-import pathlib
 import re
 
 import mxnet as mx
 
 from ..data import DATASETS
 from ..deploy.pytorch.engine import TorchEngine
-from ..deploy.pytorch.weights import import_torch, torch_network, write_weights
-from ..models.pretrained import load_model
+from ..deploy.pytorch.weights import import_torch
 from ..tasks.classification import Classification
-from ..utils.descriptions import read_result
 from ..utils.errors import UserError
 from . import train
 
 
 def main():
-    write_states(train.main(__doc__, "train-pytorch", PyTorch))
+    train.main(__doc__, "train-pytorch", PyTorch)
 
 
 class PyTorch(train.Backend):
@@ -69,16 +66,3 @@ def _check(config):
             )
     if config.data.batch_size == 1:
         raise UserError("data.batch_size=1: a batch norm of PyTorch needs two values or more")
-
-
-def write_states(folder):
-    """Write the best and the last weights of a finished run for PyTorch, too."""
-    folder = pathlib.Path(folder)
-    result = read_result(folder)
-    model, options = result["model"], result["options"]
-    for name in ("best", "last"):
-        net = load_model(model, folder / f"{name}.params", **options)
-        network, facts = torch_network(net, model, options)
-        path = folder / f"{name}.safetensors"
-        write_weights(path, network, model, facts)
-        print(f"written {path}")

@@ -141,6 +141,12 @@ class Engine:
         for param, mean, part in zip(params, means, np.split(shared, ends[:-1])):
             param.set_data(mx.nd.array(part.reshape(mean.shape) / self.workers.count))
 
+    def finish(self, folder):
+        """Write what a run folder holds besides, once the best and the last parameters are in it.
+
+        Before its result: a run without one can be resumed, and gets here again.
+        """
+
     def arrays(self):
         """What a checkpoint holds besides the network's parameters: name -> NDArray."""
         return state_arrays(self.trainer)

@@ -227,6 +227,7 @@ class _Session:
                 self.run.save("best", self.net)
             self._begin(self.epoch + 1)
         self.run.save("last", self.net)
+        self.engine.finish(self.run.path)
         return self.run.finish(self._result(), self.dataset.class_names)
 
     def _best(self):

@@ -3,9 +3,10 @@
 import mxnet as mx
 import numpy as np
 
+from ...models.pretrained import load_model
 from ...tasks.evaluation import evaluate
 from ...utils.errors import UserError
-from .weights import COUNTER, torch_name, torch_network
+from .weights import COUNTER, torch_name, torch_network, write_weights
 
 try:
     import torch
@@ -120,7 +121,8 @@ class TorchEngine:
         self.devices = [device]
         self.schedule = schedule
         self.label_smoothing = loss.label_smoothing
-        self.network, self.options = torch_network(net, model, options)
+        self.model, self.options = model, options
+        self.network, _ = torch_network(net, model, options)
         self.network.to(device)
         params = self.network.named_parameters()
         trained = {name: param for name, param in params if param.requires_grad}
@@ -167,6 +169,15 @@ class TorchEngine:
         state = self.network.state_dict()
         for name, param in self.net._collect_params_with_prefix().items():
             param.set_data(_to_mxnet(state[torch_name(name)]))
+
+    def finish(self, folder):
+        """Write the best and the last weights for PyTorch, too."""
+        for name in ("best", "last"):
+            net = load_model(self.model, folder / f"{name}.params", **self.options)
+            network, facts = torch_network(net, self.model, self.options)
+            path = folder / f"{name}.safetensors"
+            write_weights(path, network, self.model, facts)
+            print(f"written {path}")
 
     def arrays(self):
         """The states of the update rule."""
