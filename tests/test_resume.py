@@ -23,7 +23,7 @@ from openaff.data.base import ImageSet
 from openaff.training import session
 from openaff.training.checkpoint import LAST, PREVIOUS
 from openaff.training.config import load_config, to_yaml
-from openaff.training.run_folder import Run
+from openaff.training.run_folder import BEST, Run
 from openaff.training.session import resume
 from openaff.utils.devices import parse_devices
 
@@ -181,6 +181,24 @@ def test_a_checkpoint_whose_rows_lack_a_figure(run):
             archive.writestr(name, content)
     with pytest.raises(UserError, match=rf"{LAST} is damaged .*it has no rows\[0\].test_accuracy"):
         resume(run, parse_devices("cpu"), overrides=["epochs=3"])
+
+
+@pytest.mark.parametrize("held", [1, 2])
+def test_the_best_epoch_is_the_one_that_best_params_holds(run, monkeypatch, held):
+    """Epoch 2 is taken back, and scores less when it is repeated."""
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    (run / "best.params").write_bytes(b"weights of before")
+    (run / BEST).write_text(json.dumps(rows[held - 1]))
+    evaluate = session._Session._evaluate
+    monkeypatch.setattr(
+        session._Session, "_evaluate", lambda self: {**evaluate(self), "test_accuracy": 0.0}
+    )
+    (run / "result.json").unlink()
+    result = resume(run, parse_devices("cpu"))
+    assert result["best_epoch"] == json.loads((run / BEST).read_text())["epoch"] == held
+    assert result["best_accuracy"] == (rows[0]["test_accuracy"] if held == 1 else 0)
+    weights = (run / "best.params").read_bytes()
+    assert weights == ((run / "last.params").read_bytes() if held == 2 else b"weights of before")
 
 
 def test_a_run_that_fails_gives_its_lock_back(root, tmp_path, monkeypatch):

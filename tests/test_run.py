@@ -15,10 +15,11 @@ from tensorboardX.proto.event_pb2 import Event
 from openaff import UserError
 from openaff.data import DataConfig, load_dataset
 from openaff.tasks import load_task
+from openaff.tasks.classification import ACCURACY
 from openaff.training.config import load_config
 from openaff.training.curves import draw_curves, read_metrics
 from openaff.training.report import report
-from openaff.training.run_folder import Run
+from openaff.training.run_folder import BEST, Run
 from openaff.training.session import train
 from openaff.utils.devices import parse_devices
 from openaff.utils.files import TEMPORARY
@@ -30,6 +31,7 @@ def test_run_folder_holds_what_was_run_and_what_came_out(digits_run):
     folder, _ = digits_run
     names = {path.name.split(".tfevents")[0] for path in folder.iterdir()}
     assert sorted(names) == [
+        "best.json",
         "best.params",
         "config.yaml",
         "curves.png",
@@ -177,6 +179,25 @@ def test_the_lock_ends_after_its_file(tmp_path):
     run.release()
     run.release()
     assert there == [False]
+
+
+def test_which_epoch_the_best_weights_are_of(tmp_path, monkeypatch):
+    run = Run(tmp_path, SimpleNamespace(headline=ACCURACY))
+    rows = [{"epoch": epoch, "test_accuracy": 0.5 - abs(epoch - 2) / 10} for epoch in (1, 2, 3)]
+    weights, written = tmp_path / "best.params", []
+    monkeypatch.setattr(run, "save", lambda name, net: weights.write_text(net))
+    for row in rows:
+        run.save_best(str(row["epoch"]), row)
+        written.append(weights.read_text())
+    assert written == ["1", "2", "2"] and run._held(rows) == run.best == rows[1]
+    assert run._held(rows[:1]) is None  # epoch 2 was taken back
+    for content in ("null", "["):  # after a kill, or damaged
+        (tmp_path / BEST).write_text(content)
+        assert run._held(rows) is None
+    (tmp_path / BEST).unlink()  # an earlier edition wrote none
+    assert run._held(rows) == rows[1] and run._held([]) is None
+    weights.unlink()
+    assert run._held(rows) is None
 
 
 def test_a_run_folder_appears_with_its_first_checkpoint_or_not_at_all(tmp_path):

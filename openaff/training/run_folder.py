@@ -23,6 +23,7 @@ from ..utils.files import (
     write_json,
     write_text,
 )
+from ..utils.json_files import WrongJSON, read_json
 from ..utils.labels import LABELS, write_labels
 from ..utils.provenance import environment, provenance
 from .checkpoint import save_checkpoint
@@ -30,15 +31,16 @@ from .curves import plot_curves, read_metrics
 from .report import report
 
 WEIGHTS = ("best.params", "last.params")
+BEST = "best.json"  # the row of metrics of the epoch that best.params is of
 
 
 class Run:
     """The folder of one run; see :meth:`new` and :meth:`reopen`.
 
     ``config.yaml`` (resolved), ``environment.json``, ``metrics.jsonl`` and ``.csv``,
-    ``curves.png``, TensorBoard's event files, ``best.params``, the checkpoints ``last.ckpt`` and
-    ``previous.ckpt`` and, at the end, ``last.params``, ``labels.txt``, ``result.json`` and
-    ``report.md``.
+    ``curves.png``, TensorBoard's event files, ``best.params`` and ``best.json``, the checkpoints
+    ``last.ckpt`` and ``previous.ckpt`` and, at the end, ``last.params``, ``labels.txt``,
+    ``result.json`` and ``report.md``.
 
     Parameters
     ----------
@@ -55,6 +57,7 @@ class Run:
     def __init__(self, path, task=None, writes=True):
         self.path, self.task, self.writes = pathlib.Path(path), task, writes
         self.rows, self._events, self._locked = [], None, None
+        self.best = None  # the row of the epoch whose weights best.params holds
 
     @classmethod
     @contextlib.contextmanager
@@ -142,10 +145,26 @@ class Run:
 
     def rewind(self, rows):
         """Take back the metrics that a checkpoint does not know of."""
-        self.rows = rows
+        self.rows, self.best = rows, self._held(rows)
         if self.writes:
             self._write_metrics()
             self._write_events(rows)
+
+    def _held(self, rows):
+        """Which of the rows ``best.params`` is of; None if of an epoch that was taken back."""
+        if not (self.path / WEIGHTS[0]).exists():
+            return None
+        try:
+            held = read_json(self.path / BEST)
+        except FileNotFoundError:  # the run of an earlier edition
+            held = self._better(rows) if rows else None
+        except WrongJSON:
+            return None
+        return held if held in rows else None
+
+    def _better(self, rows):
+        headline = self.task.headline
+        return headline.best(rows, f"test_{headline.key}")
 
     def log(self, row):
         """Add an epoch's row to the metrics and redraw the curves."""
@@ -188,6 +207,17 @@ class Run:
         except OSError as error:
             error.filename = str(self.path)
             raise
+
+    def save_best(self, net, row):
+        """Write ``best.params``, unless it is of an epoch as good as that of ``row``."""
+        if self.best and self._better([self.best, row]) is self.best:
+            return
+        if self.writes:
+            write_json(self.path / BEST, None)  # not known, if the process is killed here
+        self.save("best", net)
+        if self.writes:
+            write_json(self.path / BEST, row)
+        self.best = row
 
     def save(self, name, net):
         """Write ``name.params``, whole or not at all."""

@@ -223,16 +223,11 @@ class _Session:
             self.run.log(row)
             if first:
                 print(self._line(row), flush=True)
-            if self._best() is row:
-                self.run.save("best", self.net)
+            self.run.save_best(self.net, row)
             self._begin(self.epoch + 1)
         self.run.save("last", self.net)
         self.engine.finish(self.run.path)
         return self.run.finish(self._result(), self.dataset.class_names)
-
-    def _best(self):
-        headline = self.task.headline
-        return headline.best(self.run.rows, f"test_{headline.key}")
 
     def _train_epoch(self, stop):
         mixing = self.epoch <= self.config.epochs - (self.config.data.mixup_off_epochs or 0)
@@ -392,7 +387,7 @@ class _Session:
     def _result(self):
         """What result.json says."""
         trainable, total = count_parameters(self.net)
-        rows, headline, best = self.run.rows, self.task.headline.key, self._best()
+        rows, headline, best = self.run.rows, self.task.headline.key, self.run.best
         return {
             "model": self.config.model.name,
             "options": self.config.model.options,
