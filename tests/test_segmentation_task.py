@@ -540,7 +540,7 @@ def test_a_run_learns_and_says_what_it_was(mask_run):
     assert result["best_mean_iou"] > 0.5 and result["classes"] == 3
     assert "random scale 0.5 to 2; random crop 16; flip" in result["protocol"]
     report = (folder / "run" / "report.md").read_text()
-    assert "| best mean IoU | " in report and "polynomial; 0 warm-up epochs" in report
+    assert "| best mean IoU | " in report and "polynomial, power 0.9; 0 warm-up epochs" in report
     assert "train mean IoU | train pixel accuracy" in report
 
 

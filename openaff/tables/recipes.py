@@ -1,6 +1,8 @@
 """What trains a row: its configuration by protocol, and its command."""
 
+import copy
 import dataclasses
+import functools
 import json
 import pathlib
 
@@ -38,7 +40,12 @@ def row_config(row, protocol="paper", overrides=()):
     settings.append(f"model.name={row.model}")
     if reduced and row.reduced_epochs:
         settings.append(f"epochs={row.reduced_epochs}")
-    return load_config(path, settings + list(overrides))
+    return copy.deepcopy(_config(path, (*settings, *overrides)))  # the caller may change it
+
+
+@functools.lru_cache(maxsize=None)  # a report asks for the same ones again and again
+def _config(path, settings):
+    return load_config(path, list(settings))
 
 
 def same_run(theirs, ours):
