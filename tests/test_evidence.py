@@ -289,6 +289,10 @@ def test_speed_is_measured_of_every_network(known, table, tmp_path, monkeypatch)
     assert (written["kind"], written["turns"]) == ("tables", 3)
     assert {"processor", "threads", "versions", "commit", "command", "date"} <= set(written)
     assert [row["/first"] for row in written["figures"][:3]] == [1, 2, 3]
+    monkeypatch.setattr("sys.argv", ["benchmark", "tables", "--out", "none/speed.json"])
+    with pytest.raises(UserError, match="cannot write none/speed.json: there is no such folder"):
+        load_command("benchmark").main()
+    assert len(taken) == len(groups)  # before anything is measured
     (tmp_path / "measurements").mkdir()
     (tmp_path / "speed.json").rename(tmp_path / speed.FILE)
     assert speed.read_speed(tmp_path)["evidence.long-skip.concat"] == 200.0

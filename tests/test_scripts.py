@@ -82,7 +82,7 @@ def test_flags_without_effect_are_refused(fails_with, tmp_path):
     export = ("export.py", "--run", tmp_path, "--out", tmp_path / "out")
     fails_with("--images has no effect without --int8", *export, "--images", 5)
     fails_with("--data has no effect without --int8 or", *export, "--data", tmp_path)
-    fails_with(f"--out {tmp_path} exists: name another", "demo.py", "--out", tmp_path)
+    fails_with(f"{tmp_path} exists: take another --out", "demo.py", "--out", tmp_path)
 
 
 def test_names_that_are_no_text_are_refused(fails_with, tmp_path, capfd):

@@ -15,14 +15,12 @@ tables  training steps of the networks of docs/evidence.md; openaff tables --rep
 its place.  Run it on a quiet machine.
 """
 
-import pathlib
-
 from ..analysis import benchmark
 from ..tables import speed
 from ..training.benchmark import train
 from ..utils.arguments import Parser
-from ..utils.errors import UserError, positive_int
-from ..utils.files import write_json
+from ..utils.errors import positive_int
+from ..utils.files import check_parent, write_json
 from ..utils.provenance import processor, provenance
 
 KINDS = {
@@ -44,8 +42,8 @@ def main():
     parser.add_argument("--out", metavar="FILE.json", help="also write the figures, exact")
     args = parser.parse_args()
     positive_int("--turns", args.turns)
-    if args.out and not pathlib.Path(args.out).resolve().parent.is_dir():
-        raise UserError(f"cannot write {args.out}: there is no such folder")
+    if args.out:
+        check_parent(args.out)
     rows = KINDS[args.kind](args.turns)
     columns = [key for key in rows[0] if key not in ("case", "unit")]
     print(f"{rows[0]['unit']:<48}" + "".join(f"{column:>18}" for column in columns))

@@ -23,8 +23,7 @@ from ..training.curves import plot_curves, read_metrics
 from ..training.session import train
 from ..utils.arguments import Parser
 from ..utils.devices import parse_devices
-from ..utils.errors import UserError
-from ..utils.files import atomic
+from ..utils.files import atomic, refuse_existing
 
 SHOWN = 5  # scenes drawn
 EXPLAINED, SIDES = (3, 5), (32, 22)  # test digits, and the pixels that they are drawn with
@@ -35,8 +34,7 @@ def main():
     now = datetime.now().strftime("%Y%m%d-%H%M%S")
     parser.add_argument("--out", default="runs/demo-" + now, metavar="DIR", help="%(default)s")
     out = pathlib.Path(parser.parse_args().out)
-    if out.exists():
-        raise UserError(f"--out {out} exists: name another folder, or remove it")
+    refuse_existing(out)
 
     rows, subjects, devices = [], {}, parse_devices("cpu")
     for name, recipe, words in (

@@ -14,7 +14,6 @@ The data set "images" is for class folders of your own, "masks" for images with 
 
 import json
 import math
-import pathlib
 
 from ..data import DATASETS, load_dataset
 from ..deploy.engines import check_engine
@@ -32,6 +31,7 @@ from ..tasks.pictures import draw_predictions
 from ..utils.arguments import Parser
 from ..utils.devices import parse_devices
 from ..utils.errors import UserError, positive_int
+from ..utils.files import check_parent, refuse_existing
 from ..utils.framework import check_processes
 from ..utils.provenance import provenance
 
@@ -155,8 +155,7 @@ def main():
         if getattr(args, flag) is not None:
             positive_int("--" + flag.replace("_", "-"), getattr(args, flag))
     for path in filter(None, (args.per_class, args.confusion)):
-        if not pathlib.Path(path).resolve().parent.is_dir():
-            raise UserError(f"cannot write {path}: there is no such folder")
+        check_parent(path)
     if args.export and args.devices != "cpu":
         raise UserError("--devices has no effect with --export: its engines run on the CPU")
     check_engine(args)
@@ -171,8 +170,8 @@ def main():
     task = load_task(dataset, subject.loss)
     net = TenCrop(subject.net, ten_crop) if ten_crop else subject.net
     net = several_views(args, net, task)
-    if args.pictures is not None and pathlib.Path(args.pictures).exists():
-        raise UserError(f"{args.pictures or '.'} exists: take another --pictures, or remove it")
+    if args.pictures is not None:
+        refuse_existing(args.pictures or ".", flag="--pictures")
     measured, meter = evaluate_network(net, dataset, devices, args.batch_size, args.workers, task)
     if args.per_class:
         write_per_class(args.per_class, task.per_class(meter.sums))

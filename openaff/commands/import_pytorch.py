@@ -17,6 +17,7 @@ from ..utils.arguments import Parser, add_imports
 from ..utils.arrays import parameters, save_arrays
 from ..utils.configs import parse_options
 from ..utils.errors import UserError
+from ..utils.files import check_parent
 from ..utils.imports import import_modules
 
 
@@ -46,8 +47,7 @@ def parse_args():
 def main():
     args = parse_args()
     out = pathlib.Path(args.out)
-    if not out.resolve().parent.is_dir():
-        raise UserError(f"cannot write {out}: there is no such folder")
+    check_parent(out)
     if out.is_dir():
         raise UserError(f"cannot write {out}: it is a folder")
     import_modules(args.imports)

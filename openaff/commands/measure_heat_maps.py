@@ -31,7 +31,7 @@ from ..tables.markdown import markdown, with_blocks
 from ..tasks import TASKS
 from ..utils.arguments import Parser
 from ..utils.errors import UserError, positive_int
-from ..utils.files import write_json, write_text
+from ..utils.files import check_parent, write_json, write_text
 from ..utils.json_files import read_json
 from ..utils.packaged import clone
 from ..utils.provenance import provenance
@@ -221,8 +221,7 @@ def main():
         return
     if not args.runs or not args.out:
         raise UserError("name run folders, and --out for the figures")
-    if not pathlib.Path(args.out).resolve().parent.is_dir():
-        raise UserError(f"cannot write {args.out}: there is no such folder")
+    check_parent(args.out)
     result = measure(args)
     write_json(args.out, result)
     print(table(result))

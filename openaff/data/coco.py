@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from ..utils.errors import UserError, one_line, suggest
-from ..utils.files import atomic_folder, write_json, write_text
+from ..utils.files import atomic_folder, refuse_existing, write_json, write_text
 from ..utils.json_files import read_json
 from ..utils.packaged import pip_install
 from ..utils.progress import progress_bar
@@ -57,8 +57,7 @@ def prepare(coco, categories, out):
         twice, or in no image of a split; two images have one name; pycocotools is not installed.
     """
     coco, out = pathlib.Path(coco), pathlib.Path(out)
-    if out.exists():
-        raise UserError(f"{out} exists: take another --out, or remove it")
+    refuse_existing(out)
     decode = _decoder()
     found = {split: _read(coco, name, categories) for split, name in SPLITS.items()}
     for split, images in found.items():

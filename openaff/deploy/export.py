@@ -7,7 +7,7 @@ import mxnet as mx
 from ..tasks import TASKS
 from ..utils.descriptions import EXPORT, EXPORT_FORMAT, read_description
 from ..utils.errors import UserError
-from ..utils.files import atomic_folder, sha256, write_json
+from ..utils.files import atomic_folder, refuse_existing, sha256, write_json
 from ..utils.labels import read_labels, write_labels
 from ..utils.provenance import provenance
 from .onnx_model import INPUT, OUTPUT, export_onnx, network, to_float16, to_int8
@@ -73,8 +73,7 @@ def export_folder(
             "fixed_size has an effect on the ONNX files of networks that give maps only: others "
             "have a fixed size anyway"
         )
-    if out.exists():
-        raise UserError(f"the export folder {out} exists: take another --out, or remove it")
+    refuse_existing(out, "the export folder ")
     if "pytorch" in formats:
         import_torch()  # before anything is written
     with atomic_folder(out) as folder:

@@ -258,9 +258,3 @@ def _tag(key):
     """TensorBoard puts what has the same first part side by side: ``loss/train``, ``loss/test``."""
     part, _, figure = key.partition("_")
     return f"{figure}/{part}" if part in ("train", "test") else f"progress/{key}"
-
-
-def refuse_existing(path):
-    """A :class:`UserError` where a run folder, or anything of its name, is there already."""
-    if pathlib.Path(path).exists():
-        raise UserError(f"the run folder {path} exists: take another --out, or remove it")

@@ -19,6 +19,7 @@ from ..models import create_model
 from ..models.pretrained import PUBLISHED
 from ..tasks import NonFiniteLoss, load_task
 from ..utils.errors import UserError
+from ..utils.files import refuse_existing
 from ..utils.interrupt import Stopped, StopRequest
 from ..utils.json_files import check_kind
 from ..utils.program import command
@@ -31,7 +32,7 @@ from .distributed import Workers
 from .engine import Engine, initialize
 from .finetuning import describe_finetuning, describe_start, freeze, load_start, scale_rates
 from .report import describe_devices, describe_model
-from .run_folder import Run, refuse_existing
+from .run_folder import Run
 from .schedule import Schedule
 
 
@@ -65,7 +66,7 @@ def train(config, out, devices, engine=_mxnet):
         SIGTERM or SIGINT came; the step was finished and a checkpoint written.
     """
     config.check()
-    refuse_existing(out)  # before the data set is read
+    refuse_existing(out, "the run folder ")  # before the data set is read
     session = _Session(config, devices, engine)
     with StopRequest() as stop:  # before anyone can see the folder, and stop the run
         session.workers.any(False)  # all have looked

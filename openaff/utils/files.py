@@ -31,6 +31,21 @@ def refuse_special(path):
         raise UserError(f"{path} is not a regular file")
 
 
+def refuse_existing(path, what="", flag="--out"):
+    """Refuse a folder that is there already, before the work that fills it.
+
+    ``what`` stands before its name, and ``flag`` names it on the command line.
+    """
+    if pathlib.Path(path).exists():
+        raise UserError(f"{what}{path} exists: take another {flag}, or remove it")
+
+
+def check_parent(path):
+    """Refuse a file in a folder that is not there, before the work that makes the file."""
+    if not pathlib.Path(path).resolve().parent.is_dir():
+        raise UserError(f"cannot write {path}: there is no such folder")
+
+
 @contextlib.contextmanager
 def atomic(path):
     """Yield a temporary path beside ``path``, synced and renamed to it if the block succeeds.
