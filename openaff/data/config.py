@@ -10,6 +10,8 @@ from .autoaugment import POLICIES
 from .base import DATASETS
 from .mixup import ALPHAS
 
+WHEREABOUTS = ("root", "download", "workers")  # settings that change no result
+
 
 @dataclass
 class DataConfig(Section):

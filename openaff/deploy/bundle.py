@@ -5,6 +5,7 @@ import shutil
 
 import mxnet as mx
 
+from ..data.config import WHEREABOUTS
 from ..models.bundled import LARGEST, load_pretrained, pretrained_info, weight_files
 from ..utils.configs import read_yaml
 from ..utils.descriptions import WEIGHTS_FORMAT
@@ -96,5 +97,5 @@ def _configuration(run):
     data = config.get("data") or {}
     return {
         **kept,
-        **{key: data[key] for key in data if key not in ("root", "download", "workers")},
+        **{key: data[key] for key in data if key not in WHEREABOUTS},
     }

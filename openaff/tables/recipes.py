@@ -7,12 +7,12 @@ import json
 import pathlib
 
 from ..data import DATASETS
+from ..data.config import WHEREABOUTS
 from ..training.config import load_config
 from ..utils.errors import UserError
 
 PROGRAM = "openaff tables"  # in the commands of pages
 PROTOCOLS = ("paper", "reduced")
-WHEREABOUTS = ("root", "download", "workers")  # settings of data that change no result
 
 
 def row_config(row, protocol="paper", overrides=()):
