@@ -276,11 +276,8 @@ def test_curves_of_others_are_read_from_csv_and_results(tmp_path):
         ("a.csv", "epoch,test_accuracy\n1,93.5\n", "93.5 in epoch 1 is not a fraction"),
         ("a.csv", "epoch,train_loss\n1,two\n", "could not convert"),
         ("a.json", "{}", "it has no train_loss, "),
-        (
-            "a.json",
-            '{"curve": [{"epoch": 1, "train_loss": null}]}',
-            "train_loss None is not a number",
-        ),
+        ("a.json", '{"curve": [{"epoch": 1, "train_loss": null}]}', "it has no train_loss, "),
+        ("a.json", '{"curve": [{"epoch": 1, "train_loss": ""}]}', "train_loss '' is not a number"),
         ("a.json", '{"curve": [{"epoch": "x", "train_loss": 1}]}', "epoch 'x' is not a number"),
         ("a.csv", "epoch,train_loss\n1e308,2\n", "the epoch 1e.308 is not a number from 0 to"),
         ("a.csv", "epoch,train_loss\nnan,2\n", "the epoch nan is not a number from 0 to"),

@@ -308,7 +308,7 @@ def test_nothing_that_counts_gives_no_figure():
     meter = SegmentationMeter("ab")
     add(meter, np.zeros((2, 2, 3, 3)), np.full((2, 3, 3), IGNORE))
     values = meter.values()
-    assert all(np.isnan(values[key]) for key in ("mean_iou", "pixel_accuracy", "iou", "niou"))
+    assert all(values[key] is None for key in ("mean_iou", "pixel_accuracy", "iou", "niou"))
     assert values["class_iou"] == {"a": None, "b": None}
 
 
@@ -594,6 +594,28 @@ def test_binary_masks_by_soft_iou(tmp_path):
     assert best["test_iou"] == pytest.approx(measured["iou"], abs=1e-6)
     assert best["test_niou"] == pytest.approx(measured["niou"], abs=1e-6)
     assert best["test_loss"] == pytest.approx(measured["loss"], abs=1e-5)
+
+
+def test_a_run_without_any_target_knows_no_iou_and_goes_on(tmp_path, monkeypatch):
+    write_masks(tmp_path / "data", classes=1, names=["background", "target"])
+    nothing = "openaff.tasks.segmentation.predicted_classes"
+    monkeypatch.setattr(nothing, lambda outputs: mx.nd.zeros_like(outputs[:, 0]))
+    run = tmp_path / "run"
+    train(load_config(config_of(tmp_path / "data", epochs=1)), run, CPU)
+    resume(run, CPU, overrides=["epochs=2"])
+    for row in read_metrics(run):
+        assert row["train_iou"] is row["test_niou"] is None and row["test_mean_iou"] == 1
+    assert "test_iou" not in read_metrics(run / "metrics.csv")[1]
+    assert "| 100.00% | 100.00% | unknown | unknown |" in (run / "report.md").read_text()
+
+
+def test_a_test_split_in_which_nothing_counts_is_refused(tmp_path):
+    write_masks(tmp_path / "data")
+    for name in ("0", "5"):  # every fifth image is a test image
+        path = tmp_path / "data" / "masks" / f"{name}.png"
+        Image.fromarray(np.full_like(Image.open(path), IGNORE)).save(path)
+    with pytest.raises(UserError, match="the test split says nothing about the mean IoU"):
+        train(load_config(config_of(tmp_path / "data", epochs=1)), tmp_path / "run", CPU)
 
 
 def test_pictures_views_and_their_errors(mask_run, tmp_path, monkeypatch, capsys):

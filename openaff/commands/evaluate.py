@@ -115,13 +115,6 @@ def by_class(rows):
     return [f"  {row['class']:<{width}}  {last} {figure}" for row, figure in zip(rows, shown)]
 
 
-def known_only(value):
-    """The same with None for figures that are not a number, which JSON does not have."""
-    if isinstance(value, dict):
-        return {key: known_only(each) for key, each in value.items()}
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
 def one_line(result, info, task):
     """A result in words; of photographs also the error, which their tables print."""
     line = "{model} on {dataset} {tested_on}, {labels}:".format(**result, tested_on=info.tested_on)
@@ -197,7 +190,7 @@ def main():
         **provenance(),
     }
     if args.json:
-        print(json.dumps(known_only(result), indent=2, ensure_ascii=False))
+        print(json.dumps(result, indent=2, ensure_ascii=False))
         return
     print(one_line(result, DATASETS[data.name], task))
     if task.dense:

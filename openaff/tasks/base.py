@@ -26,6 +26,8 @@ class Metric:
         METRICS.register(self.key)(self)
 
     def show(self, value):
+        if value is None:
+            return "unknown"
         return f"{value:.2%}" if self.percent else f"{value:.3f}"
 
     def best(self, rows, key):
@@ -169,7 +171,10 @@ class Meter:
         self.sums[name] += values.reshape(self.sums[name].shape)
 
     def metrics(self, images, sums):
-        """Key -> value of every metric, from sums over all devices and workers."""
+        """Key -> value of every metric, from sums over all devices and workers.
+
+        A value is None where nothing says it, such as the IoU of a class that is nowhere.
+        """
         raise NotImplementedError
 
     def add(self, losses, outputs, targets):

@@ -201,18 +201,17 @@ class SegmentationMeter(Meter):
                 self.sums["iou_images"] += 1
 
     def metrics(self, images, sums):
-        """Every metric, and ``class_iou``: class name -> IoU, or None."""
-        by_class = class_iou(sums["confusion"])
-        pixels = sums["confusion"].sum()
+        """Every metric, and ``class_iou``: class name -> IoU; None is what nothing says."""
+        by_class = [None if np.isnan(iou) else float(iou) for iou in class_iou(sums["confusion"])]
+        known = [iou for iou in by_class if iou is not None]
         metrics = {
-            "mean_iou": float(np.nanmean(by_class)) if pixels else float("nan"),
-            "pixel_accuracy": _ratio(sums["confusion"].trace(), pixels),
+            "mean_iou": _ratio(sum(known), len(known)),
+            "pixel_accuracy": _ratio(sums["confusion"].trace(), sums["confusion"].sum()),
         }
         if self.binary:
-            metrics["iou"] = float(by_class[1])
+            metrics["iou"] = by_class[1]
             metrics["niou"] = _ratio(sums["iou_sum"], sums["iou_images"])
-        known = [None if np.isnan(value) else float(value) for value in by_class]
-        return {**metrics, "class_iou": dict(zip(self.class_names, known))}
+        return {**metrics, "class_iou": dict(zip(self.class_names, by_class))}
 
 
 def predicted_classes(outputs):
@@ -228,7 +227,7 @@ def class_iou(confusion):
 
 
 def _ratio(part, whole):
-    return float(part / whole) if whole else float("nan")
+    return float(part / whole) if whole else None
 
 
 class ClassMap(NamedTuple):
@@ -312,7 +311,7 @@ class Segmentation(Task):
                 "class": name,
                 "pixels": int(pixels),
                 "correct": int(correct),
-                "accuracy": _ratio(correct, pixels),
+                "accuracy": float(correct / pixels) if pixels else float("nan"),
                 "iou": float(iou),
             }
             for name, pixels, correct, iou in rows

@@ -29,7 +29,7 @@ def read_metrics(source):
     source : path-like
         A run folder; a result file (``.json``) with its curve; or a ``.csv`` file whose header
         names ``epoch`` and ``train_KEY`` or ``test_KEY`` of a metric, such as ``test_loss`` or
-        ``test_accuracy`` (a fraction of 1), where a cell may be blank.
+        ``test_accuracy`` (a fraction of 1).  What is not known is blank there, and null in JSON.
 
     Returns
     -------
@@ -64,14 +64,16 @@ def _numbers(row):
 
 def _check_curves(rows):
     curves = known_curves()
-    if not rows or not any(key in row for row in rows for key in curves):
+    if not rows or not any(row.get(key) is not None for row in rows for key in curves):
         raise ValueError("it has no " + ", ".join(curves[:-1]) + " or " + curves[-1])
     for row in rows:
         if "epoch" not in row:
             raise ValueError("a row has no epoch")
         check_epoch(row["epoch"])
         for key in ("epoch", *curves):
-            value = row.get(key, 0)
+            value = row.get(key)
+            if value is None:
+                continue
             if type(value) not in (int, float) or abs(value) > LARGEST:  # not a nan: it diverged
                 raise ValueError(f"{key} {value!r} is not a number that can be drawn")
             metric = METRICS[key.partition("_")[2]] if key != "epoch" else None
@@ -105,7 +107,7 @@ def draw_curves(runs):
         scale, drawn = 100 if metric.percent else 1, []
         for index, (name, rows) in enumerate(runs.items()):
             for part, line in zip(PARTS, ("--", "-")):
-                known = [row for row in rows if f"{part}_{key}" in row]
+                known = [row for row in rows if row.get(f"{part}_{key}") is not None]
                 epochs = [row["epoch"] for row in known]
                 values = [scale * row[f"{part}_{key}"] for row in known]
                 marker = "." if len(epochs) <= 40 else ""

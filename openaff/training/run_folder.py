@@ -199,7 +199,7 @@ class Run:
                 self._events.write_event(Event(step=first, summary=text("recipe", recipe)))
             for row in rows:
                 for key, value in row.items():
-                    if key != "epoch":
+                    if key != "epoch" and value is not None:
                         event = Event(wall_time=time.time(), step=row["epoch"])
                         event.summary.value.add(tag=_tag(key), simple_value=value)
                         self._events.write_event(event)

@@ -288,7 +288,12 @@ class _Session:
             ).values(self.workers.sum)
         except NonFiniteLoss:
             raise self._not_finite() from None
-        figures = self._figures()
+        figures, headline = self._figures(), self.task.headline
+        if tested[headline.key] is None:
+            raise UserError(
+                f"the {self._tested_on} split says nothing about the {headline.title}: it has no "
+                "image, or no pixel, that counts"
+            )
         self.further = {f"last_{key}": tested.get(key) for key in self.task.further}
         seconds = time.perf_counter() - start
         self._spend(seconds)
@@ -360,7 +365,9 @@ class _Session:
                     f"epochs={self.config.epochs} is too few: the run is in epoch {state['epoch']}"
                 )
             columns = [f"{part}_{key}" for part in ("train", "test") for key in self._figures()]
-            check_kind(state["rows"], [dict.fromkeys(columns, float)], "rows")
+            always = ("train_loss", "test_loss", f"test_{self.task.headline.key}")
+            row = {key: float if key in always else (float, None) for key in columns}
+            check_kind(state["rows"], [row], "rows")
 
         state = load_checkpoint(path, self.engine, self.workers.count, check)
         self.engine.restore(state)
