@@ -11,7 +11,7 @@ import mxnet as mx
 import numpy as np
 
 from openaff import create_model
-from openaff.data import cifar
+from openaff.data import DATASETS, ImageSet, cifar
 
 DATA = pathlib.Path(__file__).parent / "data"
 
@@ -103,6 +103,18 @@ def write_cifar100(folder, monkeypatch, images=40):
     small = dataclasses.replace(spec, images=dict.fromkeys(spec.images, images))
     monkeypatch.setitem(cifar.SPECS, "cifar100", small)
     return folder
+
+
+def fewer_images(patch, name, train, test):
+    """Let the data set ``name`` have its first ``train`` and ``test`` images only."""
+    info = DATASETS[name]
+
+    def load(config):
+        whole, counts = info.load(config), {"train": train, "test": test}
+        few = {key: getattr(whole, key).take(range(count), None) for key, count in counts.items()}
+        return dataclasses.replace(whole, **{key: ImageSet(*each) for key, each in few.items()})
+
+    patch.setitem(DATASETS._entries, name, dataclasses.replace(info, load=load))
 
 
 def finished_run(folder, digits_run, **values):

@@ -8,7 +8,7 @@ import shutil
 import sys
 
 import pytest
-from helpers import write_cifar100
+from helpers import fewer_images, write_cifar100
 from mask_files import sample, write_camvid, write_coco, write_masks
 from photo_files import write_folder
 from PIL import Image
@@ -78,6 +78,8 @@ def workspace(root, tmp_path_factory):
         (folder / name).symlink_to(root / name)
     with pytest.MonkeyPatch.context() as patch:
         write_cifar100(folder / "cifar100", patch, images=128)
+        for name, train in (("cifar100", 128), ("digits", 128), ("scenes", 100)):
+            fewer_images(patch, name, train, test=16)
         official_tars(folder)
         for name in ("train.tar", "val.tar"):
             (folder / name).rename(folder / f"ILSVRC2012_img_{name}")

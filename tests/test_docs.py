@@ -8,7 +8,7 @@ import subprocess
 import numpy as np
 import pytest
 import yaml
-from helpers import assert_close, load_command
+from helpers import assert_close, fewer_images, load_command
 from PIL import Image
 
 from openaff.data import load_dataset
@@ -104,6 +104,7 @@ def test_python_snippets_run(root, page, tmp_path, monkeypatch):
         return  # in tests of their own, with the files that they need
     monkeypatch.chdir(tmp_path)  # for what they write
     (tmp_path / "docs").symlink_to(root / "docs")  # with sample pictures
+    fewer_images(monkeypatch, "digits", 128, 16)
     for code in re.findall(r"```python\n(.*?)```", (root / page).read_text(), re.S):
         names = {}
         exec(code, names)  # noqa: S102

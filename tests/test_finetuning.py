@@ -6,12 +6,10 @@ import json
 import mxnet as mx
 import numpy as np
 import pytest
-from helpers import filled, initialized, input_value, structural_params
+from helpers import fewer_images, filled, initialized, input_value, structural_params
 from test_resume import assert_same_end
 
 from openaff import UserError, create_model
-from openaff.data import load_dataset
-from openaff.data.base import ImageSet
 from openaff.deploy.export import export_folder
 from openaff.deploy.subject import run_subject
 from openaff.models.parameters import load_with_new_outputs
@@ -373,7 +371,7 @@ def test_settings_that_cannot_be(setting, message):
 def test_a_run_says_what_it_did_and_resumes_bit_equal(tmp_path, capsys, monkeypatch):
     path, theirs = saved(tmp_path)
     settings = config(path, *RUN)
-    monkeypatch.setattr(session, "load_dataset", _few_digits)
+    fewer_images(monkeypatch, "digits", 60, 60)
     result = session.train(settings, tmp_path / "whole", parse_devices("cpu"))
     line = f"{path}: {len(theirs) - 2} parameters loaded; new: output.weight, output.bias"
     assert f"start from {line}" in capsys.readouterr().out
@@ -399,12 +397,6 @@ def test_a_run_says_what_it_did_and_resumes_bit_equal(tmp_path, capsys, monkeypa
     resumed = session.resume(tmp_path / "run", parse_devices("cpu"))
     assert_same_end(tmp_path / "run", tmp_path / "whole")
     assert resumed["start"] == result["start"]
-
-
-def _few_digits(settings):
-    digits = load_dataset(settings)
-    few = {key: ImageSet(*getattr(digits, key).take(range(60), None)) for key in ("train", "test")}
-    return dataclasses.replace(digits, **few)
 
 
 def _interrupt(*_):

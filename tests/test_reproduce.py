@@ -13,9 +13,16 @@ from openaff.training.config import to_yaml
 from openaff.utils.interrupt import Stopped
 
 
-def test_all_tables_have_the_seeds_of_the_evidence(known, monkeypatch, tmp_path):
-    script, planned = load_command("tables"), []
-    monkeypatch.setattr(script, "load_tables", lambda: known)
+@pytest.fixture
+def script(known, monkeypatch):
+    """The command, with the tables that were read already."""
+    command = load_command("tables")
+    monkeypatch.setattr(command, "load_tables", lambda: known)
+    return command
+
+
+def test_all_tables_have_the_seeds_of_the_evidence(script, known, monkeypatch, tmp_path):
+    planned = []
     monkeypatch.setattr(
         script, "train_row", lambda *given: planned.append((given[3].run, given[5])) or "a file"
     )
@@ -28,10 +35,7 @@ def test_all_tables_have_the_seeds_of_the_evidence(known, monkeypatch, tmp_path)
     assert len(planned) == len(set(planned)) >= 52
 
 
-def test_script(known, monkeypatch, capsys, tmp_path, digits_run):
-    script = load_command("tables")
-    monkeypatch.setattr(script, "load_tables", lambda: known)
-
+def test_script(script, known, monkeypatch, capsys, tmp_path, digits_run):
     def call(*arguments):
         monkeypatch.setattr("sys.argv", ["reproduce_tables.py", *map(str, arguments)])
         script.main()
@@ -148,9 +152,8 @@ def test_a_continued_row_starts_from_the_run_that_it_continues(known, tmp_path, 
         table_results.starting_weights(known, row, once)
 
 
-def test_a_stopped_row_goes_on_as_it_began(known, monkeypatch, tmp_path):
-    script, resumed = load_command("tables"), []
-    monkeypatch.setattr(script, "load_tables", lambda: known)
+def test_a_stopped_row_goes_on_as_it_began(script, known, monkeypatch, tmp_path):
+    resumed = []
     row = known.row("fusions-resnet8.aff")
     config = recipes.row_config(row, "reduced", ["data.root=here"])
     out = tmp_path / "run"
@@ -177,7 +180,7 @@ def test_a_stopped_row_goes_on_as_it_began(known, monkeypatch, tmp_path):
     assert resumed == [out, out]
 
 
-def test_a_row_is_trained_once_and_recorded(known, monkeypatch, tmp_path, digits_run):
+def test_a_row_is_trained_once_and_recorded(script, known, monkeypatch, tmp_path, digits_run):
     """A finished run folder is recorded without training again."""
     row = known.row("fusions-resnet8.aff")
     run = finished_run(tmp_path / "run", digits_run)
@@ -186,24 +189,23 @@ def test_a_row_is_trained_once_and_recorded(known, monkeypatch, tmp_path, digits
     command = ["x", "--row", row.id, "--run", "--protocol", "reduced"]
     command += ["--out", str(run), "--results", str(tmp_path / "results"), "data.root=here"]
     monkeypatch.setattr("sys.argv", command)
-    load_command("tables").main()
+    script.main()
     (path,) = (tmp_path / "results").rglob("*.json")
     recorded = json.loads(path.read_text())
-    load_command("tables").main()  # the same again
+    script.main()  # the same again
     (run / "metrics.jsonl").write_text((run / "metrics.jsonl").read_text() * 2)
     for there in (path.read_text(), "{"):
         path.write_text(there)
         with pytest.raises(UserError, match="seed0.json is another run's result: name another fol"):
-            load_command("tables").main()
+            script.main()
         assert path.read_text() == there
     assert recorded["row"] == "fusions-resnet8.aff" and len(recorded["curve"]) == 1
     assert recorded["last_accuracy"] == digits_run[1]["last_accuracy"]
 
 
-def test_a_whole_table_is_trained_once(known, monkeypatch, tmp_path, capsys):
+def test_a_whole_table_is_trained_once(script, known, monkeypatch, tmp_path, capsys):
     """Seed after seed, in one folder a run; what has a result is skipped, a stop goes on."""
-    script, trained = load_command("tables"), []
-    monkeypatch.setattr(script, "load_tables", lambda: known)
+    trained = []
 
     def train_row(args, catalog, results, row, protocol, seed, out):
         assert args.overrides == ["data.root=here"]
@@ -236,8 +238,8 @@ def known_keys(known):
     return [series.key for group in known["paper-table6"].groups for series in group.series]
 
 
-def test_a_row_has_a_run_folder_of_its_own_by_default(known, monkeypatch, tmp_path):
-    script, folders = load_command("tables"), []
+def test_a_row_has_a_run_folder_of_its_own_by_default(script, known, monkeypatch, tmp_path):
+    folders = []
 
     def train_row(args, catalog, results, row, protocol, seed, out):
         folders.append(str(out))

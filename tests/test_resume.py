@@ -1,6 +1,5 @@
 """A run that is stopped and resumed ends as one that is not, to the last bit."""
 
-import dataclasses
 import json
 import os
 import pathlib
@@ -15,11 +14,9 @@ import zipfile
 import mxnet as mx
 import numpy as np
 import pytest
-from helpers import load_command
+from helpers import fewer_images, load_command
 
 from openaff import UserError
-from openaff.data import load_dataset
-from openaff.data.base import ImageSet
 from openaff.training import session
 from openaff.training.checkpoint import LAST, PREVIOUS
 from openaff.training.config import load_config, to_yaml
@@ -27,10 +24,10 @@ from openaff.training.run_folder import BEST, Run
 from openaff.training.session import resume
 from openaff.utils.devices import parse_devices
 
-# 11 steps an epoch; every kind of randomness in it.
+# 24 steps an epoch; every kind of randomness in it.
 OVERRIDES = [
     "epochs=2",
-    "data.batch_size=128",
+    "data.batch_size=10",
     "data.autoaugment=cifar10",
     "data.mixup_alpha=1.0",
     "data.mixup_off_epochs=1",
@@ -39,10 +36,13 @@ OVERRIDES = [
 ]
 
 
+DIGITS = (240, 60)  # for training and testing
+
+
 def start(root, *arguments):
-    script = root / "scripts/train_cifar.py"
+    command = [root / "tests/few_digits.py", *DIGITS, root / "scripts/train_cifar.py", *arguments]
     return subprocess.Popen(
-        [sys.executable, str(script), *map(str, arguments)],
+        [sys.executable, *map(str, command)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -60,8 +60,16 @@ def finish(process):
     return out
 
 
+@pytest.fixture(scope="module", autouse=True)
+def few_digits():
+    """In this process, too."""
+    with pytest.MonkeyPatch.context() as patch:
+        fewer_images(patch, "digits", *DIGITS)
+        yield
+
+
 @pytest.fixture(scope="module")
-def whole(root, tmp_path_factory):
+def whole(tmp_path_factory):
     """The run without interruption."""
     folder = tmp_path_factory.mktemp("whole") / "run"
     config = load_config("digits/add_resnet8", OVERRIDES)
@@ -143,30 +151,24 @@ def test_a_damaged_checkpoint_names_the_one_before_which_can_be_taken(whole, tmp
 SHORT = ["epochs=2", "data.batch_size=20", "schedule={name: step, milestones: [1], warmup: 0}"]
 
 
-def few_digits(config):
-    digits = load_dataset(config)
-    few = {key: ImageSet(*getattr(digits, key).take(range(60), None)) for key in ("train", "test")}
-    return dataclasses.replace(digits, **few)
-
-
-def short_run(root, folder, *overrides):
+def short_run(folder, *overrides):
     """A new run of 3 steps an epoch."""
     config = load_config("digits/add_resnet8", [*SHORT, *overrides])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(session, "load_dataset", few_digits)
+        fewer_images(patch, "digits", 60, 60)
         session.train(config, folder, parse_devices("cpu"))
     return folder
 
 
 @pytest.fixture(scope="module")
-def ended(root, tmp_path_factory):
-    return short_run(root, tmp_path_factory.mktemp("ended") / "run")
+def ended(tmp_path_factory):
+    return short_run(tmp_path_factory.mktemp("ended") / "run")
 
 
 @pytest.fixture
 def run(ended, tmp_path, monkeypatch):
     """A finished run's folder."""
-    monkeypatch.setattr(session, "load_dataset", few_digits)
+    fewer_images(monkeypatch, "digits", 60, 60)
     return pathlib.Path(shutil.copytree(ended, tmp_path / "run"))
 
 
@@ -201,16 +203,16 @@ def test_the_best_epoch_is_the_one_that_best_params_holds(run, monkeypatch, held
     assert weights == ((run / "last.params").read_bytes() if held == 2 else b"weights of before")
 
 
-def test_a_run_that_fails_gives_its_lock_back(root, tmp_path, monkeypatch):
+def test_a_run_that_fails_gives_its_lock_back(tmp_path, monkeypatch):
     """Its objects live on in the error, as long as somebody, such as a notebook, keeps that."""
 
     def fails(*_):
         raise UserError("the loss is not finite")
 
-    monkeypatch.setattr(session, "load_dataset", few_digits)
+    fewer_images(monkeypatch, "digits", 60, 60)
     monkeypatch.setattr(session._Session, "_train_epoch", fails)
     for go in (
-        lambda: short_run(root, tmp_path / "run"),
+        lambda: short_run(tmp_path / "run"),
         lambda: resume(tmp_path / "run", parse_devices("cpu")),
     ):
         with pytest.raises(UserError, match="not finite") as caught:
@@ -219,9 +221,9 @@ def test_a_run_that_fails_gives_its_lock_back(root, tmp_path, monkeypatch):
         assert not (tmp_path / "run" / Run.LOCK).exists()
 
 
-def test_a_finished_run_trains_longer(root, run, tmp_path, monkeypatch, capsys):
+def test_a_finished_run_trains_longer(run, tmp_path, monkeypatch, capsys):
     """And ends as a run of that length, where the rate of the first steps is the same."""
-    folder, longer = run, short_run(root, tmp_path / "longer", "epochs=4")
+    folder, longer = run, short_run(tmp_path / "longer", "epochs=4")
     monkeypatch.setattr(sys, "argv", ["openaff", "train", "--resume", str(folder), "epochs=4"])
     load_command("train").main()
     printed = capsys.readouterr().out

@@ -11,13 +11,12 @@ from openaff.utils import cli
 
 @pytest.fixture
 def script(root):
-    """Run a script as a program of its own."""
+    """Run a script as a program of its own, on fewer digits."""
 
     def run(name, *arguments):
-        return subprocess.run(
-            [sys.executable, str(root / "scripts" / name), *map(str, arguments)],
-            capture_output=True, text=True,
-        )  # fmt: skip
+        command = [root / "tests/few_digits.py", 128, 32, root / "scripts" / name, *arguments]
+        words = [sys.executable, *map(str, command)]
+        return subprocess.run(words, capture_output=True, text=True)
 
     return run
 

@@ -11,7 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ..data import DATASETS
 from ..fusion import FUSIONS
-from ..utils.configs import parse_yaml
+from ..utils.configs import defaults, parse_yaml
 from ..utils.errors import UserError, one_line, suggest
 from ..utils.packaged import TABLES
 
@@ -264,7 +264,7 @@ def load_tables(folder=TABLES):
 
 def _typed(kind, values):
     """A dataclass's instance, its names and types checked."""
-    return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(kind), values))
+    return OmegaConf.to_object(OmegaConf.merge(defaults(kind), values))
 
 
 def _table(key, values):

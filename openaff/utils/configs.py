@@ -163,7 +163,7 @@ def build(schema, values, overrides=(), where="config"):
                         f"{section.name}.{dataclasses.fields(kind)[0].name}, "
                         f"not {given[section.name]!r}"
                     )
-        return OmegaConf.to_object(OmegaConf.merge(_defaults(schema), given))
+        return OmegaConf.to_object(OmegaConf.merge(defaults(schema), given))
     except ConfigKeyError as error:
         raise UserError(_unknown_key(schema, where, error.full_key)) from None
     except MissingMandatoryValue as error:
@@ -181,8 +181,8 @@ def build(schema, values, overrides=(), where="config"):
 
 
 @functools.lru_cache(maxsize=None)
-def _defaults(schema):
-    """The defaults of a schema, which take most of the time; ``merge`` copies them."""
+def defaults(schema):
+    """The defaults of a dataclass, which take most of the time; ``merge`` copies them."""
     return OmegaConf.structured(schema)
 
 
