@@ -108,6 +108,11 @@ def test_the_command_answers_before_mxnet_is_imported():
         assert not {"mxnet", "numpy", "omegaconf"} & loaded_by(begin.format(repr(name)))
 
 
+def test_training_loads_no_pytorch():
+    """Which tensorboardX imports where it is."""
+    assert "torch" not in loaded_by("import openaff.training.session")
+
+
 def test_scripts_are_doors_alone():
     """What a script does is a command of the package."""
     for path in (ROOT / "scripts").glob("*.py"):

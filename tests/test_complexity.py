@@ -1,6 +1,5 @@
 import json
 import runpy
-import subprocess
 import sys
 from dataclasses import asdict, astuple
 
@@ -291,14 +290,11 @@ def script(root, monkeypatch, capsys):
     return run
 
 
-def test_script_json(root):
+def test_script_json(script):
     arguments = ["aff_cifar_resnet8", "add_resnet50", "--option", "num_classes=10", "--json"]
-    result = subprocess.run(
-        [sys.executable, str(root / "scripts" / "summary.py"), *arguments, "--verbose"],
-        capture_output=True, text=True,
-    )  # fmt: skip
-    assert result.returncode == 0, result.stderr
-    cifar, imagenet = json.loads(result.stdout)
+    status, printed, _ = script(*arguments, "--verbose")
+    assert status == 0
+    cifar, imagenet = json.loads(printed)
     assert (cifar["input"], imagenet["input"]) == ([3, 32, 32], [3, 224, 224])
     expected = asdict(summarize(create_model("aff_cifar_resnet8", num_classes=10)))
     assert cifar == {

@@ -169,7 +169,9 @@ def test_workers_are_ahead_but_not_far():
         time.sleep(0.01)
     for _ in range(3):
         next(batches)
-    time.sleep(0.3)
+    while made[0] < 4 + AHEAD:
+        time.sleep(0.01)
+    time.sleep(0.3)  # and no further
     assert made[0] == 4 + AHEAD
 
 

@@ -4,6 +4,7 @@ import ast
 import json
 
 import matplotlib
+from helpers import fewer_images
 from matplotlib.figure import Figure
 
 
@@ -19,6 +20,7 @@ def run_cell(source, names):
 
 def test_first_steps(root, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    fewer_images(monkeypatch, "digits", 240, 60)
     notebook = json.loads((root / "examples/first_steps.ipynb").read_text())
     backend, names = matplotlib.get_backend(), {}
     cells = ["".join(each["source"]) for each in notebook["cells"] if each["cell_type"] == "code"]

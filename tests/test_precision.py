@@ -60,7 +60,7 @@ def test_float16_updates_float32_master_weights():
     assert np.isfinite(tested["loss"])
 
 
-def test_amps_loss_scale_cancels():
+def test_amps_loss_scale_cancels(root):
     code = (
         "import sys; sys.path.insert(0, 'tests')\n"
         "from mxnet.contrib import amp; amp.init()\n"
@@ -69,7 +69,7 @@ def test_amps_loss_scale_cancels():
         "scaling = engine.state()['loss_scaling']\n"
         "print(scaling['_loss_scale'], means['loss'], engine.net.weight.data().sum())"
     )
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=root)
     assert run.returncode == 0, run.stderr
     scale, loss = run.stdout.split()[:2]
     _, means, _ = trained("float32")

@@ -1,3 +1,4 @@
+import os
 import subprocess
 
 import pytest
@@ -17,7 +18,9 @@ def tree(tmp_path, monkeypatch):
 
 def git(folder, *arguments):
     command = ["git", "-c", "user.name=a", "-c", "user.email=a@b", *arguments]
-    subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL)
+    env = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
+    env["GIT_CONFIG_GLOBAL"] = os.devnull  # which may ask for signatures
+    subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL, env=env)
 
 
 def commit(folder):

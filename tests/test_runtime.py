@@ -64,8 +64,13 @@ def test_other_pythons_and_platforms_are_refused_first(monkeypatch):
 def test_cores_are_counted_within_a_containers_quota(monkeypatch):
     monkeypatch.setattr(runtime, "usable_processors", lambda: range(1000, 1008))  # of no topology
     assert runtime.physical_cores() <= 8
-    monkeypatch.setattr(runtime.pathlib.Path, "read_text", lambda path: "250000 100000\n")
-    assert runtime.physical_cores() in (1, 2)  # one by that topology, two by the quota
+    for quota, cores in (("250000 100000", 2), ("50000 100000", 1), ("max 100000", 8)):
+        monkeypatch.setattr(
+            runtime.pathlib.Path,
+            "read_text",
+            lambda path, quota=quota: quota if path.name == "cpu.max" else str(path),
+        )
+        assert runtime.physical_cores() == cores
 
 
 @pytest.fixture

@@ -16,9 +16,7 @@ from openaff.data import DATASETS, DataConfig, load_dataset
 from openaff.data.base import ImageSet
 from openaff.data.batches import test_batches as evaluation_batches
 from openaff.data.batches import training_batches
-from openaff.data.image_folder import read_photo
 from openaff.data.mask_folder import MaskFolder, class_labels, find_pairs, read_mask
-from openaff.data.packing import folder_items
 from openaff.data.transforms import (
     IGNORE,
     ColorJitter,
@@ -425,15 +423,6 @@ def test_wrong_files_give_one_line_that_names_them(tmp_path, name):
     with pytest.raises(UserError, match=message) as caught:
         load(folder)
     assert "\n" not in str(caught.value)
-
-
-def test_pipes_are_not_waited_for(tmp_path):
-    folder = write_masks(tmp_path / "data", 2)
-    fifo(folder / "images" / "1.png")
-    with pytest.raises(UserError, match="images/1.png is not a regular file"):
-        read_photo(folder / "images" / "1.png")
-    with pytest.raises(UserError, match="images/1.png is not a regular file"):
-        folder_items(folder)[1][1].read()
 
 
 def test_names_made_of_digits_are_quoted_in_settings(tmp_path):

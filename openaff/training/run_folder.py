@@ -8,10 +8,6 @@ import shutil
 import sys
 import time
 
-from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto.event_pb2 import Event, SessionLog
-from tensorboardX.summary import text
-
 from ..utils.arrays import parameters, save_arrays
 from ..utils.errors import UserError
 from ..utils.files import (
@@ -23,12 +19,18 @@ from ..utils.files import (
     write_json,
     write_text,
 )
+from ..utils.imports import hidden
 from ..utils.json_files import WrongJSON, read_json
 from ..utils.labels import LABELS, write_labels
 from ..utils.provenance import environment, provenance
 from .checkpoint import save_checkpoint
 from .curves import plot_curves, read_metrics
 from .report import report
+
+with hidden("torch"):  # which it would import to write its tensors: two seconds
+    from tensorboardX.event_file_writer import EventsWriter
+    from tensorboardX.proto.event_pb2 import Event, SessionLog
+    from tensorboardX.summary import text
 
 WEIGHTS = ("best.params", "last.params")
 BEST = "best.json"  # the row of metrics of the epoch that best.params is of

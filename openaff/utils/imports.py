@@ -45,12 +45,12 @@ def import_gluoncv(module="gluoncv.model_zoo"):
     Its last release raises an error where it finds PyTorch 2 or newer, which its MXNet half does
     not need.  So PyTorch is hidden from it.
     """
-    with _hidden("torch"):
+    with hidden("torch"):
         return importlib.import_module(module)
 
 
 @contextlib.contextmanager
-def _hidden(name):
+def hidden(name):
     """While it lasts, ``import name`` fails as if there were no such package."""
     loaded = sys.modules.get(name)
     sys.modules[name] = None
