@@ -97,6 +97,7 @@ def add_deep_stem(body, channels, hidden, norm, stride=1, conv=conv3x3):
 
     ``conv(channels, in_channels, stride)`` makes them.
     """
+    positive_int("the deep stem's hidden channels", hidden)
     body.add(
         conv(hidden, 3, stride),
         norm(in_channels=hidden),
@@ -140,13 +141,14 @@ def shortcut(channels, in_channels, stride, avg_down=True, norm=None):
 
 def squeeze_excite(channels, reduction=16):
     """Channel gates (Hu et al., CVPR 2018): (N, C, H, W) -> (N, C, 1, 1) in 0..1."""
+    hidden = positive_int(f"the gates' {channels} // {reduction} channels", channels // reduction)
     body = nn.HybridSequential(prefix="se_")
     with body.name_scope():
         body.add(
             GlobalPool(),
-            nn.Conv2D(channels // reduction, kernel_size=1, in_channels=channels),
+            nn.Conv2D(hidden, kernel_size=1, in_channels=channels),
             nn.Activation("relu"),
-            nn.Conv2D(channels, kernel_size=1, in_channels=channels // reduction),
+            nn.Conv2D(channels, kernel_size=1, in_channels=hidden),
             nn.Activation("sigmoid"),
         )
     return body

@@ -166,11 +166,21 @@ def test_the_best_of_several_seeds_says_so(folder, digits_run, tmp_path):
     assert (score["seed"], score["last_accuracy"]) == (1, 0.9)
     assert score["selection"] == "last epoch, the best of 3 seeds on the test split"
     config = (runs[2] / "config.yaml").read_text()
-    assert "power: " in config
+    (runs[2] / "config.yaml").write_text(
+        config.replace("checkpoint_steps: null", "checkpoint_steps: 3")  # changes no result
+    )
+    assert bundling.bundle(runs, "again")["score"] == score
+    result["protocol"] += ", in PyTorch"
+    whole = (runs[2] / "result.json").read_text()
+    (runs[2] / "result.json").write_text(json.dumps(result))
+    with pytest.raises(UserError, match="worse is of another configuration than"):
+        bundling.bundle(runs, "another")
+    (runs[2] / "result.json").write_text(whole)
+    assert "power: " in config and "checkpoint_steps: null" in config
     (runs[2] / "config.yaml").write_text(re.sub("power: .*", "power: 0.5", config))
     with pytest.raises(UserError, match="worse is of another configuration than"):
         bundling.bundle(runs, "another")
-    assert openaff.list_pretrained() == [KEY]
+    assert openaff.list_pretrained() == sorted([KEY, "again"])
 
 
 def test_a_full_disk_leaves_no_weights_behind(folder, digits_run, longest_file):

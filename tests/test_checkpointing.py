@@ -39,6 +39,7 @@ def assert_equal(one, two, device=0):
 
 
 CASES = [("cpu", "nag"), ("cpu:2", "nag"), ("cpu", "sgd"), ("cpu", "adagrad"), ("cpu:2", "adam")]
+CASES += [("cpu:3", "nag")]  # a third of the sum of three is not always what each was
 
 
 @pytest.mark.parametrize("devices, optimizer", CASES)
@@ -65,6 +66,18 @@ def test_the_one_before_is_kept(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == [LAST, PREVIOUS]
     for name, step in ((LAST, 3), (PREVIOUS, 2)):
         assert load_checkpoint(tmp_path / name, each)["step"] == step
+
+
+def test_file_systems_without_hard_links(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr("openaff.utils.files.os.link", refuse)
+    for steps in (1, 2):
+        save_checkpoint(tmp_path, trained(steps), {**STATE, "step": steps})
+    for name, step in ((LAST, 2), (PREVIOUS, 1)):
+        with zipfile.ZipFile(tmp_path / name) as archive:
+            assert json.loads(archive.read("state.json"))["step"] == step
 
 
 def test_a_full_disk_costs_no_earlier_checkpoint(tmp_path, longest_file):

@@ -259,3 +259,17 @@ def test_download_that_fails(tmp_path, server):
     with pytest.raises(UserError, match="cannot download file:"):
         load_dataset(config("cifar10", tmp_path / "root", download=True))
     assert list((tmp_path / "root").iterdir()) == []
+
+
+def test_of_two_downloads_at_once_none_disturbs_the_other(tmp_path, server, monkeypatch):
+    """The one that ends last finds the other's archive, which is the same."""
+    urlopen, root = cifar.urllib.request.urlopen, tmp_path / "root"
+
+    def open_while_another_downloads(*args, **kwargs):
+        monkeypatch.setattr(cifar.urllib.request, "urlopen", urlopen)
+        check(load_dataset(config("cifar10", root, download=True)), 10)
+        return urlopen(*args, **kwargs)
+
+    monkeypatch.setattr(cifar.urllib.request, "urlopen", open_while_another_downloads)
+    check(load_dataset(config("cifar10", root, download=True)), 10)
+    assert len(list(root.iterdir())) == 1

@@ -98,6 +98,11 @@ def test_to_yaml_reads_back_equal(write, tmp_path):
         (["checkpoint_steps=0"], "checkpoint_steps must be at least 1"),
         (["model.options.features_only=true"], "features_only cannot be set"),
         (["optimizer.lr=inf"], "optimizer.lr must be finite"),
+        (
+            ["optimizer.no_wd=true", "optimizer.weight_decay=0"],
+            "optimizer.no_wd has no effect without weight_decay",
+        ),
+        (["schedule.unit=steps"], "schedule.unit steps has no effect without warmup or milestones"),
         (["optimizer.lr=nan"], "optimizer.lr must be finite"),
         (["schedule.name=step", "schedule.milestones=[.nan]"], "milestones must be finite"),
         (["schedule.name=step", "schedule.milestones=[[1]]"], "schedule.milestones"),

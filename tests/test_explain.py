@@ -1,6 +1,8 @@
 """Heat maps as figures: the function, the command, and what is measured by it."""
 
 import argparse
+import dataclasses
+import functools
 import json
 import subprocess
 import sys
@@ -23,8 +25,10 @@ from openaff.analysis.cam.study import (
 from openaff.analysis.explain import draw, explain, records
 from openaff.data.base import Dataset, ImageSet
 from openaff.data.preprocessing import Preprocessing
-from openaff.data.transforms import Normalize
+from openaff.data.transforms import IGNORE, Normalize
 from openaff.deploy.subject import Subject, run_subject
+from openaff.tasks import TASKS
+from openaff.tasks.base import Task
 
 RNG = np.random.RandomState(0)
 PICTURES = [RNG.randint(0, 256, (32, 32, 3)).astype("uint8") for _ in range(2)]
@@ -145,6 +149,15 @@ def test_what_cannot_be_explained(arguments, message):
         explain(**{"subjects": {"aff": subject()}, "images": PICTURES[:1], **arguments})
 
 
+def test_other_tasks_have_no_class_to_explain(monkeypatch):
+    class Tags(Task):
+        key = "tags"
+
+    monkeypatch.setitem(TASKS._entries, "tags", Tags)
+    with pytest.raises(UserError, match="heat maps explain classes, not what tags predicts"):
+        explain({"a": subject(task="tags")}, PICTURES[:1])
+
+
 def test_networks_of_other_classes_do_not_compare():
     other = subject()
     other.class_names = ("ant", "bee", "cod", "doe")
@@ -179,6 +192,23 @@ def test_the_command(digits_run, tmp_path, monkeypatch, capsys):
     assert written["command"].startswith("python explain.py --run") and written["date"]
     assert Image.open(tmp_path / "figure.png").width > 500
     assert "test 0: aff_cifar_resnet8: " in capsys.readouterr().out
+
+
+def test_nothing_is_known_of_a_photographs_pixels(tmp_path, monkeypatch, capsys):
+    """Though its folder has a class's name."""
+    (tmp_path / "car").mkdir()
+    Image.fromarray(RNG.randint(0, 256, (48, 64, 3)).astype("uint8")).save(tmp_path / "car/a.png")
+    arguments = ["--pretrained", "aff_fpn_resnet8-camvid", tmp_path / "car/a.png"]
+    arguments += ["--out", tmp_path / "a.png"]
+    run_script(monkeypatch, *arguments)
+    assert "IoU" not in capsys.readouterr().out
+    (image,) = json.loads((tmp_path / "a.json").read_text())["images"]
+    assert image["label"] is None and image["networks"][0]["iou"] is None
+    with pytest.raises(UserError, match="measures of networks for segmentation need the truth"):
+        run_script(monkeypatch, *arguments, "--measures")
+    for flag in ("--data", "--setting", "--image-size", "--crop-ratio"):
+        with pytest.raises(UserError, match=f"{flag} has no effect with image files: it is for --"):
+            run_script(monkeypatch, *arguments, flag, "1")
 
 
 def test_another_run_beside(digits_run, tmp_path, monkeypatch):
@@ -250,6 +280,19 @@ def test_energy_of_objects():
     assert figures.values["iou"].tolist() == [0.5]
 
 
+def test_pixels_that_do_not_count_are_in_neither_share():
+    truth = np.zeros((8, 8), "int32")
+    truth[:4, :4] = 1
+    truth[:4, 4:] = IGNORE
+    truth[4:, :2] = IGNORE
+    logits = np.zeros((1, 2, 8, 8), "float32")
+    logits[0, 1, :4] = 1  # right wherever it counts
+    test = ImageSet(np.zeros((1, 8, 8, 3), "uint8"), truth[None])
+    make = functools.partial(FixedMap, mx.nd.array(logits))
+    values = energy_of_objects(make, Normalize(MEAN, STD), test, [(0, 1, 16)]).values
+    assert values["iou"].tolist() == [1] and values["energy"].tolist() == [16 / 24]
+
+
 def test_fall_and_rise_of_a_real_network():
     net = subject().net
     images = Normalize(MEAN, STD)(np.stack(PICTURES))
@@ -273,14 +316,18 @@ def test_the_study_of_classifiers_compares_on_images_that_all_classify_right():
     script = load_command("measure_heat_maps")
     by_fusion = {name: [subject(name + "_cifar_resnet8")] for name in ("add", "aff")}
     pixels = np.concatenate([PICTURES, PICTURES])
-    guesses = script.predictions(by_fusion["add"][0].net, Normalize(MEAN, STD)(pixels))
+    guesses, others = (
+        script.predictions(by_fusion[name][0].net, Normalize(MEAN, STD)(pixels))
+        for name in by_fusion
+    )
+    np.testing.assert_array_equal(guesses, others)
+    guesses[0] = (guesses[0] + 1) % 4  # one that is not
     test = ImageSet(pixels.reshape(4, 32, 32, 3), guesses.astype("int32"))
     dataset = Dataset("none", "four", "4", NAMES, test, test, MEAN, STD)
-    if (script.predictions(by_fusion["aff"][0].net, Normalize(MEAN, STD)(pixels)) == guesses).any():
-        rows = script.measure_fall_and_rise(by_fusion, "gradcam", dataset, 4)
-        assert [row["fusion"] for row in rows] == ["add", "aff"]
-        assert rows[0]["difference"]["difference"] == 0
-        assert "| aff | 1 |" in script.table({"rows": rows})
+    rows = script.measure_fall_and_rise(by_fusion, "gradcam", dataset, 4)
+    assert [(row["fusion"], row["images"]) for row in rows] == [("add", 3), ("aff", 3)]
+    assert rows[0]["difference"]["difference"] == 0
+    assert "| aff | 1 |" in script.table({"rows": rows})
 
 
 def test_the_study_of_pyramids_groups_objects_by_size():
@@ -311,6 +358,7 @@ def test_the_study_of_pyramids_groups_objects_by_size():
         (["--page", "page.md", "--out", "x.json"], "--page stands alone"),
         (["runs/a"], "and --out for the figures"),
         (["runs/a", "--out", "none/x.json"], "there is no such folder"),
+        (["runs/a", "--out", "."], "cannot write .: it is a folder; name a file"),
         (["runs/a", "--out", "x.json"], "runs/a is not the folder of a finished run"),
     ],
 )
@@ -324,6 +372,55 @@ def test_wrong_studies(arguments, message, tmp_path, monkeypatch):
 def test_a_study_needs_the_plain_sum(digits_run):
     with pytest.raises(UserError, match="name a run of the plain sum, too"):
         load_command("measure_heat_maps").load_runs([digits_run[0]])
+
+
+def study(monkeypatch, *subjects):
+    """What ``load_runs`` makes of runs with these subjects."""
+    script = load_command("measure_heat_maps")
+    monkeypatch.setattr(script, "run_subject", lambda folder, which: subjects[int(folder)])
+    return script.load_runs([str(index) for index in range(len(subjects))])
+
+
+def test_runs_of_a_study_are_grouped_by_fusion_however_it_is_given(monkeypatch):
+    bare, aff = subject("cifar_resnet8"), subject("cifar_resnet8", fusion="aff")
+    found = study(monkeypatch, aff, bare, subject("iaff_cifar_resnet8"), bare)
+    assert {fusion: len(seeds) for fusion, seeds in found.items()} == {
+        "add": 2,
+        "aff": 1,
+        "iaff": 1,
+    }
+    assert next(iter(found)) == "add"
+    deeper = dataclasses.replace(bare, model="add_cifar_resnet14")
+    with pytest.raises(UserError, match="1 is no other seed of cifar_resnet8: its network or its"):
+        study(monkeypatch, bare, deeper)
+    others = dataclasses.replace(aff, class_names=("a", "b", "c", "d"))
+    with pytest.raises(UserError, match="the runs of cifar_resnet8 and .* have other classes"):
+        study(monkeypatch, bare, others)
+    with pytest.raises(UserError, match="the runs are of several data sets: "):
+        study(monkeypatch, bare, dataclasses.replace(aff, dataset="digits"))
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"class_names": ("a",)}, "the runs have other classes than the data: name theirs with"),
+        ({"test": None}, "digits: there are no validation images"),
+    ],
+)
+def test_data_of_a_study(digits_run, monkeypatch, change, message):
+    script = load_command("measure_heat_maps")
+    load = script.load_dataset
+    known = run_subject(digits_run[0])
+    monkeypatch.setattr(script, "load_runs", lambda _: {"add": [known]})
+    monkeypatch.setattr(
+        script, "load_dataset", lambda data: dataclasses.replace(load(data), **change)
+    )
+    monkeypatch.setattr("sys.argv", ["x", str(digits_run[0]), "--out", "x.json"])
+    with pytest.raises(UserError, match=message):
+        script.main()
+    monkeypatch.setattr("sys.argv", ["x", str(digits_run[0]), "--out", "x.json", "--data", "y"])
+    with pytest.raises(UserError, match="--data has no effect on digits"):
+        script.main()
 
 
 def test_the_pages_tables_are_those_of_the_results(root):

@@ -1,14 +1,16 @@
+import dataclasses
 import shutil
 import sys
 
 import mxnet as mx
+import numpy as np
 import pytest
-from helpers import assert_close, filled, initialized, input_value
+from helpers import assert_close, filled, initialized, input_value, load_command
 from mask_files import write_masks
 from photo_files import write_folder
 
 from openaff import UserError, create_model
-from openaff.data import DataConfig, load_dataset
+from openaff.data import DATASETS, DataConfig, Dataset, ImageSet, load_dataset
 from openaff.data.packing import folder_items, pack
 from openaff.deploy import export, onnx_model, symbol
 from openaff.deploy.quantization import accuracies, calibration_batches
@@ -153,6 +155,47 @@ def test_int8_is_smaller_and_close(digits_run, tmp_path):
     assert abs(rates["aff_cifar_resnet8-int8.onnx"] - rates["network"]) < 0.1
     with pytest.raises(UserError, match="1437 training images, too few to calibrate on 2000"):
         calibration_batches(digits, DataConfig(), 2000)
+
+
+def export_command(monkeypatch, *arguments):
+    monkeypatch.setattr("sys.argv", ["export.py", *map(str, arguments)])
+    load_command("export").main()
+
+
+def test_images_that_the_file_does_not_take_are_refused_before_it_is_written(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    digits = ("--pretrained", "aff_cifar_resnet8-digits", "--out", "out", "--input", "3x48x48")
+    for smaller in (["--int8"], ["--dtype", "float16"]):
+        message = "takes 48x48 pixels only, and there are images of 32x32 to measure it on: leave"
+        with pytest.raises(UserError, match=message):
+            export_command(monkeypatch, *digits, *smaller)
+    scenes = ("--pretrained", "aff_fpn_resnet8-scenes", "--out", "out", "--fixed-size", "--int8")
+    monkeypatch.setitem(
+        DATASETS._entries, "scenes", dataclasses.replace(DATASETS["scenes"], load=small_scenes)
+    )
+    with pytest.raises(UserError, match="takes 64x64 pixels only, and there are images of 20x24"):
+        export_command(monkeypatch, *scenes)
+    assert not (tmp_path / "out").exists()
+
+
+def small_scenes(config):
+    images = ImageSet(np.zeros((4, 20, 24, 3), "uint8"), np.zeros((4, 20, 24), "int32"))
+    names = tuple(map(str, range(11)))
+    return Dataset("scenes", "x", "x", names, images, images, (0.5,) * 3, (0.5,) * 3)
+
+
+def test_settings_of_an_export_that_change_nothing(tmp_path, monkeypatch):
+    digits = ("--pretrained", "aff_cifar_resnet8-digits", "--out", tmp_path / "out")
+    for flags, message in (
+        (["--setting", "skip=[a]"], "--setting has no effect without --int8 or --dtype float16"),
+        (["--image-size", "90"], "--image-size has no effect with a network that is trained for"),
+        (["--crop-ratio", "1"], "--crop-ratio has no effect with a network that is trained for"),
+        (["--int8", "--setting", "batch_size=4"], "batch_size=4: it has an effect on trainings o"),
+        (["--int8", "--setting", "root=x"], "--setting root=x: write --data"),
+        (["--int8", "--setting", "rot=x"], "unknown key 'rot'; did you mean 'root'"),
+    ):
+        with pytest.raises(UserError, match=message):
+            export_command(monkeypatch, *digits, *flags)
 
 
 def test_calibration_takes_what_training_takes(tmp_path):

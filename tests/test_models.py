@@ -380,6 +380,21 @@ def test_a_width_between_whole_multiples_is_rounded():
         ("aff_cifar_resnet8", {"width_multiplier": True}, "width_multiplier must be a positive"),
         ("aff_cifar_resnet8", {"width_multiplier": 0.02}, "that leaves a channel, not 0.02"),
         ("aff_cifar_resnet8", {"width_multiplier": float("nan")}, "must be a positive number"),
+        (
+            "add_cifar_resnet8",
+            {"width_multiplier": 0.05, "deep_stem": True},
+            "the deep stem's hidden channels must be a positive integer, not 0",
+        ),
+        (
+            "add_fpn_resnet8",
+            {"width_multiplier": 0.1},
+            "a fourth of the pyramid's channels",
+        ),
+        (
+            "add_fpn_resnet8",
+            {"width_multiplier": 0.5, "use_se": True},
+            "the gates' 8 // 16 channels must be a positive integer, not 0",
+        ),
         ("aff_cifar_resnet8", {"first_fused_stage": 5}, "must be 1 to 4 for 3 stages"),
         ("aff_cifar_resnet8", {"deep_stem": "maybe"}, "deep_stem must be true or false"),
         ("aff_cifar_resnet8", {"norm_layer": "x"}, "norm_layer must be a class of layers"),

@@ -11,8 +11,8 @@ from PIL import Image
 
 from openaff import UserError
 from openaff.data import DataConfig, load_dataset
-from openaff.data.coco import _link
 from openaff.data.transforms import IGNORE
+from openaff.utils.files import link
 
 pytest.importorskip("pycocotools.mask", reason="needs the extra [coco]")
 
@@ -89,7 +89,7 @@ def refuse_link(*_):
 
 
 def test_images_that_cannot_be_linked_are_copied(prepare, coco, monkeypatch):
-    monkeypatch.setattr("openaff.data.coco.os.link", refuse_link)
+    monkeypatch.setattr("openaff.utils.files.os.link", refuse_link)
     folder, _ = prepare("stop sign")
     photo = folder / "images" / "000000000001.jpg"
     theirs = coco / "train2017" / photo.name
@@ -129,9 +129,9 @@ def test_nothing_is_written_onto_a_file_that_is_there(tmp_path, monkeypatch, lin
         (tmp_path / name).write_text(name)
     os.link(tmp_path / "a", tmp_path / "target")
     if not linked:
-        monkeypatch.setattr("openaff.data.coco.os.link", refuse_link)
+        monkeypatch.setattr("openaff.utils.files.os.link", refuse_link)
     with pytest.raises(FileExistsError):
-        _link(tmp_path / "b", tmp_path / "target")
+        link(tmp_path / "b", tmp_path / "target")
     assert (tmp_path / "a").read_text() == "a"
 
 

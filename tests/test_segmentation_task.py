@@ -618,6 +618,11 @@ def test_a_test_split_in_which_nothing_counts_is_refused(tmp_path):
         train(load_config(config_of(tmp_path / "data", epochs=1)), tmp_path / "run", CPU)
 
 
+def rows(text):
+    """The lines of the classes."""
+    return [line for line in text.splitlines() if line.startswith("  class")]
+
+
 def test_pictures_views_and_their_errors(mask_run, tmp_path, monkeypatch, capsys):
     folder, _ = mask_run
     script = load_command("evaluate")
@@ -637,7 +642,7 @@ def test_pictures_views_and_their_errors(mask_run, tmp_path, monkeypatch, capsys
     sheet = np.asarray(Image.open(pictures / "0.png"))
     assert sheet.shape[1] > 4 * 30 and (sheet[:, :, 0] == 214).any()  # something is wrong
     views = call("--scales", "0.75,1", "--flip", "--tile", "16")
-    assert "; scales 0.75,1; flip; tile 16\n" in views and views.split("\n")[1:] != plain
+    assert "; scales 0.75,1; flip; tile 16\n" in views and rows(views) != rows(plain)
     for arguments, message in (
         (("--pictures", pictures), "pictures exists: take another --pictures"),
         (("--scales", "1,x"), "--scales '1,x': write factors"),
@@ -722,3 +727,10 @@ def test_maps_become_pictures(tmp_path):
     mixed = overlay(photo, classes, colours, 0.5)
     assert mixed[0].tolist() == [[100] * 3, [114, 50, 50], [50, 114, 50]]  # black stays clear
     assert mixed[1, 0].tolist() == [178] * 3
+
+
+def test_one_class_is_none(tmp_path):
+    write_masks(tmp_path / "data", classes=1)
+    with pytest.raises(UserError, match="masks has 1 class: two are the fewest to tell apart"):
+        train(load_config(config_of(tmp_path / "data")), tmp_path / "run", CPU)
+    assert not (tmp_path / "run").exists()

@@ -3,6 +3,7 @@
 import pytest
 from helpers import filled
 from mask_files import write_masks
+from photo_files import write_folder
 
 from openaff import UserError, create_model
 from openaff.data import DATASETS, DataConfig, load_dataset
@@ -10,6 +11,7 @@ from openaff.data.cifar_names import CIFAR10, COARSE, FINE
 from openaff.deploy.subject import (
     add_arguments,
     data_from_arguments,
+    described_data,
     published_subject,
     subject_from_arguments,
 )
@@ -122,3 +124,22 @@ def test_the_names_of_a_run_are_settled(digits_run):
     args = parser.parse_args(["--run", str(digits_run[0]), "--names", "x.txt"])
     with pytest.raises(UserError, match="--names has no effect with --run: the run settles it"):
         data_from_arguments(args)
+
+
+def test_networks_without_a_classifier_are_no_subject(named):
+    with pytest.raises(UserError, match="--option features_only: its maps are no predictions"):
+        named((*SMALL, "--option", "features_only=true", "--dataset", "cifar10"), 10)
+
+
+def test_a_folder_with_training_images_alone_gives_the_names(named, tmp_path):
+    write_folder(tmp_path / "photos" / "train")
+    subject = named((*SMALL, "--dataset", "images", "--data", tmp_path / "photos"), 3)
+    assert len(subject.class_names) == 3 and subject.input_shape == (3, 224, 224)
+
+
+def test_labels_of_an_export_that_the_data_set_has_not():
+    facts = {"dataset": "cifar100", "labels": "12 classes"}
+    with pytest.raises(UserError, match="labels of cifar100 are fine .*, and of this network '12"):
+        described_data(facts)
+    photographs = {"dataset": "images", "labels": "3 classes", "input_shape": [3, 32, 32]}
+    assert described_data(photographs).crop_ratio is None  # the usual one

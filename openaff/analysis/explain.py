@@ -198,6 +198,8 @@ class Look:
         return view
 
     def _label(self, outputs, true):
+        if not issubclass(self.task, TASKS["classification"]):
+            raise UserError(f"heat maps explain classes, not what {self.task.key} predicts")
         (((predicted, probability),),) = self.task.decode(outputs, self.names, top=1)
         right = None if true is None else self.names[true] == predicted
         return View("", predicted, probability, "", right)
@@ -220,8 +222,9 @@ class Look:
             return {"deletion": float(deletion.mean()), "insertion": float(insertion.mean())}
         if true is None:
             raise UserError("measures of networks for segmentation need the truth: a test image's")
-        inside = float(energy_inside(heat[None], (true == category)[None])[0])
-        area = float((true == category).mean())
+        counts = true != IGNORE
+        inside = float(energy_inside((heat * counts)[None], (true == category)[None])[0])
+        area = float((true == category).sum() / max(1, counts.sum()))
         return {"energy_inside": None if np.isnan(inside) else inside, "area": area}
 
 

@@ -23,9 +23,11 @@ from ..data.preprocessing import image_files
 from ..deploy.subject import (
     add_arguments,
     data_from_arguments,
+    refuse,
     run_subject,
     subject_from_arguments,
 )
+from ..tasks import TASKS
 from ..utils.arguments import Parser
 from ..utils.devices import parse_devices
 from ..utils.errors import UserError, printable
@@ -87,10 +89,11 @@ def folder_label(path, class_names):
     return class_names.index(name) if name in class_names else None
 
 
-def given_images(args, class_names):
-    """Paths, titles and labels of the files."""
+def given_images(args, subject):
+    """Paths, titles and labels of the files; of pixels nothing is known."""
     paths = image_files(args.images)
-    return paths, [path.name for path in paths], [folder_label(path, class_names) for path in paths]
+    names = () if TASKS[subject.task].dense else subject.class_names
+    return paths, [path.name for path in paths], [folder_label(path, names) for path in paths]
 
 
 def test_images(text, dataset):
@@ -99,11 +102,11 @@ def test_images(text, dataset):
         numbers = [int(part) for part in text.split(",")]
     except ValueError:
         raise UserError(f"--test {text!r}: write numbers, such as 0,3,7") from None
-    count = len(dataset.test)
+    test = dataset.test_images()
     for number in numbers:
-        if not 0 <= number < count:
-            raise UserError(f"--test {number}: there are {count:,} test images, from 0 on")
-    taken = [dataset.test.take([number], None) for number in numbers]
+        if not 0 <= number < len(test):
+            raise UserError(f"--test {number}: there are {len(test):,} test images, from 0 on")
+    taken = [test.take([number], None) for number in numbers]
     titles = [f"test {number}" for number in numbers]
     return [images[0] for images, _ in taken], titles, [targets[0] for _, targets in taken]
 
@@ -115,6 +118,9 @@ def main():
         raise UserError(f"--out {out} must be the name of a PNG file in a folder that is there")
     if not args.images and args.test is None:
         raise UserError("name image files or folders, or test images with --test")
+    if args.test is None and not args.model:
+        flags = ("data", "setting", "image_size", "crop_ratio")
+        refuse(args, flags, "image files: it is for --test")
     if args.compare and not args.run:
         raise UserError("--compare needs --run: it sets other runs beside that one")
     (device, *more) = parse_devices(args.devices)
@@ -123,10 +129,10 @@ def main():
     data = data_from_arguments(args)
     dataset = load_dataset(data) if args.test is not None else None
     subjects = networks(args, data, dataset, device)
-    class_names = next(iter(subjects.values())).class_names
-    images, titles, truth = given_images(args, class_names)
+    first = next(iter(subjects.values()))
+    images, titles, truth = given_images(args, first)
     if dataset:
-        if tuple(dataset.class_names) != tuple(class_names) and not args.published:
+        if tuple(dataset.class_names) != tuple(first.class_names) and not args.published:
             source = args.run or args.pretrained or args.model
             raise UserError(f"--test: {source} has other classes than the data")
         for known, test in zip((images, titles, truth), test_images(args.test, dataset)):

@@ -12,6 +12,8 @@ training images and, like --dtype float16, the accuracy on the test split.  With
 set's files are not needed.
 """
 
+import dataclasses
+
 from ..data import load_dataset
 from ..deploy.export import FORMATS, USUAL, add_to_description, export_folder
 from ..deploy.quantization import accuracies, calibration_batches
@@ -19,9 +21,10 @@ from ..deploy.subject import (
     add_arguments,
     data_from_arguments,
     names_are_in_files,
+    refuse,
     subject_from_arguments,
 )
-from ..tasks import METRICS
+from ..tasks import METRICS, TASKS
 from ..utils.arguments import Parser, count
 from ..utils.errors import UserError, positive_int
 
@@ -72,6 +75,24 @@ def check_effects(args, smaller):
             raise UserError("--images has no effect without --int8, which it calibrates")
     if args.data and not smaller and not names_are_in_files(args):
         raise UserError("--data has no effect without --int8 or --dtype float16, which read images")
+    if args.setting and not smaller and not args.model:
+        raise UserError("--setting has no effect without --int8 or --dtype float16")
+    if not args.model:
+        refuse(args, ("image_size", "crop_ratio"), "a network that is trained for its data")
+
+
+def check_sizes(args, subject, dataset):
+    """Refuse images that a file of one input size does not take, before it is written."""
+    if TASKS[subject.task].dense and not args.fixed_size:
+        return
+    size = tuple(subject.input_shape[1:])
+    for images in [dataset.test_images()] + [dataset.train] * args.int8:
+        for other in {tuple(images.image_shape[1:]), *map(tuple, getattr(images, "sizes", ()))}:
+            if other != size:
+                raise UserError(
+                    "the ONNX file takes {}x{} pixels only, and there are images of {}x{} to "
+                    "measure it on: leave out --input and --fixed-size".format(*size, *other)
+                )
 
 
 def main():
@@ -85,7 +106,11 @@ def main():
     subject = subject_from_arguments(args, data)
     if args.input:
         subject.input_shape = parse_shape(args.input)
+    if args.fixed_size:
+        data = dataclasses.replace(data, crop_size=None, scale_range=None)  # whole images
     dataset = load_dataset(data) if smaller else None
+    if smaller:
+        check_sizes(args, subject, dataset)
     calibration = (
         calibration_batches(dataset, data, args.images or IMAGES, batch or 32)
         if args.int8

@@ -24,8 +24,8 @@ from ..analysis.cam.study import (
     summarise,
 )
 from ..data import DATASETS, load_dataset
-from ..data.transforms import Normalize
-from ..deploy.subject import run_data, run_subject
+from ..data.transforms import IGNORE, Normalize
+from ..deploy.subject import check_flags, run_data, run_subject
 from ..models import model_info
 from ..tables.markdown import markdown, with_blocks
 from ..tasks import TASKS
@@ -55,21 +55,35 @@ def parse_args():
 
 def load_runs(folders):
     """Fusion -> subjects, the plain sum first."""
-    by_fusion = {}
+    by_fusion, kinds = {}, {}
     for folder in folders:
         subject = run_subject(folder, which="last")  # the best epoch was chosen on these images
-        by_fusion.setdefault(model_info(subject.model).fusion, []).append(subject)
+        fusion = model_info(subject.model).fusion or subject.options.get("fusion", BASELINE)
+        seeds = by_fusion.setdefault(str(fusion), [])
+        if seeds and not _alike(subject, seeds[0], "model", "options"):
+            raise UserError(
+                f"{folder} is no other seed of {seeds[0].model}: its network or its options differ"
+            )
+        seeds.append(subject)
+        kinds[subject.dataset, subject.labels] = subject
     if BASELINE not in by_fusion:
         raise UserError("name a run of the plain sum, too: the others are compared with it")
-    kinds = {(subject.dataset, subject.labels) for each in by_fusion.values() for subject in each}
     if len(kinds) > 1:
         raise UserError(f"the runs are of several data sets: {', '.join(map(str, sorted(kinds)))}")
+    (first, *_), *_ = by_fusion.values()
+    for subject in (each for seeds in by_fusion.values() for each in seeds):
+        if not _alike(subject, first, "class_names"):
+            raise UserError(f"the runs of {subject.model} and {first.model} have other classes")
     return {BASELINE: by_fusion.pop(BASELINE), **by_fusion}
+
+
+def _alike(subject, other, *names):
+    return all(getattr(subject, name) == getattr(other, name) for name in names)
 
 
 def measure_energy(by_fusion, method, dataset, count):
     """Rows by object size, of networks for segmentation."""
-    test = dataset.test
+    test = dataset.test_images()
     targets = [test.take([index], None)[1][0] for index in range(min(count, len(test)))]
     objects = objects_of(targets, len(dataset.class_names))
     objects = [each for each in objects if dataset.class_names[each[1]] != "background"]
@@ -86,7 +100,7 @@ def measure_energy(by_fusion, method, dataset, count):
         for fusion, subjects in by_fusion.items()
     }
     pixels = np.array([size for _, _, size in objects])
-    whole = np.array([targets[index].size for index, _, _ in objects])
+    whole = np.array([(targets[index] != IGNORE).sum() for index, _, _ in objects])
     limits = np.quantile(pixels / whole, (1 / 3, 2 / 3))
     groups = np.digitize(pixels / whole, limits)
     rows = []
@@ -113,7 +127,8 @@ def measure_energy(by_fusion, method, dataset, count):
 
 def measure_fall_and_rise(by_fusion, method, dataset, count):
     """Rows by fusion, of classifiers, on the images that all of them classify right."""
-    images, categories = dataset.test.take(np.arange(min(count, len(dataset.test))), None)
+    test = dataset.test_images()
+    images, categories = test.take(np.arange(min(count, len(test))), None)
     images = Normalize(dataset.mean, dataset.std)(images)
     figures, right = {}, np.ones(len(images), bool)
     for fusion, subjects in by_fusion.items():
@@ -146,7 +161,10 @@ def measure(args):
     data = run_data(args.runs[0])
     if args.data is not None:
         data.root = args.data
+        check_flags(data)
     by_fusion, dataset = load_runs(args.runs), load_dataset(data)
+    if tuple(dataset.class_names) != tuple(by_fusion[BASELINE][0].class_names):
+        raise UserError("the runs have other classes than the data: name theirs with --data")
     dense = TASKS[DATASETS[data.name].task].dense
     measure_rows = measure_energy if dense else measure_fall_and_rise
     rows = measure_rows(by_fusion, args.method, dataset, positive_int("--images", args.images))

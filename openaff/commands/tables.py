@@ -19,6 +19,7 @@ two CPU cores.
 
 import pathlib
 
+from ..data.config import WHEREABOUTS
 from ..tables import pages, recipes
 from ..tables import results as table_results
 from ..tables.catalog import load_tables
@@ -181,7 +182,7 @@ def train_row(args, catalog, results, row, protocol, seed, out):
 
 
 def settle_config(args, catalog, row, protocol, seed, out):
-    allowed = [f"data.{key}" for key in recipes.WHEREABOUTS]
+    allowed = [f"data.{key}" for key in WHEREABOUTS]
     foreign = [each for each in args.overrides if each.partition("=")[0] not in allowed]
     if foreign:
         raise UserError(

@@ -115,6 +115,12 @@ class Dataset:
     granularity: str = "classes"  # the labels' key
     task: str = "classification"  # a key of openaff.tasks.TASKS
 
+    def test_images(self):
+        """The test split; a :class:`~openaff.UserError` where the files have none."""
+        if self.test is None:
+            raise UserError(f"{self.name}: there are no validation images")
+        return self.test
+
 
 def load_dataset(config):
     """The :class:`Dataset` that a :class:`~openaff.data.config.DataConfig` names.

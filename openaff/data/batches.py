@@ -57,9 +57,8 @@ def training_batches(dataset, config, batch_size, seed=0, shard=(0, 1)):
 
 def test_batches(dataset, batch_size, workers=None, shard=(0, 1)):
     """The test split in order, each image once, normalised; see :func:`training_batches`."""
-    if dataset.test is None:
-        raise UserError(f"{dataset.name}: there are no validation images")
-    if isinstance(dataset.test, RecordSet):
-        dataset.test.verify()  # now rather than at the end of the first epoch
+    images = dataset.test_images()
+    if isinstance(images, RecordSet):
+        images.verify()  # now rather than at the end of the first epoch
     normalize = Normalize(dataset.mean, dataset.std)
-    return BatchLoader(dataset.test, batch_size, normalize, workers=workers, shard=shard)
+    return BatchLoader(images, batch_size, normalize, workers=workers, shard=shard)

@@ -5,7 +5,6 @@ https://www.cs.toronto.edu/~kriz/cifar.html
 """
 
 import hashlib
-import os
 import pathlib
 import pickle
 import tarfile
@@ -17,6 +16,7 @@ from typing import Dict, Tuple
 import numpy as np
 
 from ..utils.errors import UserError
+from ..utils.files import atomic
 from ..utils.progress import progress_bar
 from .base import DATASETS, Dataset, ImageSet, Labels, register_dataset
 from .cifar_names import CIFAR10, COARSE, FINE
@@ -327,24 +327,20 @@ def _unpickle(layout, read, file_name):
 
 def _download(url, path, md5):
     """Download ``url`` to ``path``, which appears only once it is whole and its MD5 is right."""
-    part = path.with_name(path.name + ".part")
     digest = hashlib.md5()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with urllib.request.urlopen(url, timeout=60) as response, open(part, "wb") as out:
-            total = int(response.headers.get("Content-Length", 0)) or None
-            with progress_bar(
-                total=total, unit="B", unit_scale=True, desc=path.name, leave=True
-            ) as progress:
-                for chunk in iter(lambda: response.read(1 << 20), b""):
-                    out.write(chunk)
-                    digest.update(chunk)
-                    progress.update(len(chunk))
-        if digest.hexdigest() != md5:
-            raise UserError(f"{url}: MD5 {digest.hexdigest()} instead of {md5}: not kept")
-        os.replace(part, path)
+        with atomic(path) as part:  # each of several processes has its own
+            with urllib.request.urlopen(url, timeout=60) as response, open(part, "wb") as out:
+                total = int(response.headers.get("Content-Length", 0)) or None
+                with progress_bar(
+                    total=total, unit="B", unit_scale=True, desc=path.name, leave=True
+                ) as progress:
+                    for chunk in iter(lambda: response.read(1 << 20), b""):
+                        out.write(chunk)
+                        digest.update(chunk)
+                        progress.update(len(chunk))
+            if digest.hexdigest() != md5:
+                raise UserError(f"{url}: MD5 {digest.hexdigest()} instead of {md5}: not kept")
     except (OSError, urllib.error.URLError) as error:
         raise UserError(f"cannot download {url} to {path}: {error}") from None
-    finally:
-        if part.exists():
-            part.unlink()

@@ -3,15 +3,13 @@
 Microsoft COCO: Common Objects in Context (Lin et al., ECCV 2014); https://cocodataset.org/#format-data
 """
 
-import os
 import pathlib
-import shutil
 
 import numpy as np
 from PIL import Image, ImageOps
 
 from ..utils.errors import UserError, one_line, suggest
-from ..utils.files import atomic_folder, refuse_existing, write_json, write_text
+from ..utils.files import atomic_folder, link, refuse_existing, write_json, write_text
 from ..utils.json_files import read_json
 from ..utils.packaged import pip_install
 from ..utils.progress import progress_bar
@@ -209,22 +207,8 @@ def _write(source, image, folder, decode):
         picture = ImageOps.exif_transpose(picture)
     with open(folder / "masks" / f"{pathlib.Path(name).stem}.png", "xb") as target:
         picture.save(target, "PNG", optimize=True)
-    _link(source / name, folder / "images" / name)
+    link(source / name, folder / "images" / name)
     return np.bincount(mask.ravel(), minlength=256)
-
-
-def _link(source, target):
-    """A hard link or, on another file system, a copy; never onto a file that is there.
-
-    What is there may itself be a link to a file of COCO, which a copy would overwrite.
-    """
-    try:
-        os.link(source, target)
-    except FileExistsError:
-        raise
-    except OSError:
-        with open(source, "rb") as original, open(target, "xb") as copy:
-            shutil.copyfileobj(original, copy)
 
 
 def _facts(source, images, categories, counts):

@@ -10,7 +10,16 @@ from .autoaugment import POLICIES
 from .base import DATASETS
 from .mixup import ALPHAS
 
-WHEREABOUTS = ("root", "download", "workers")  # settings that change no result
+# Settings that change no result, but for the number of workers that read record files.
+WHEREABOUTS = ("root", "download", "workers")
+
+
+def without_whereabouts(values):
+    """The values of a training's configuration, without the settings that change no result."""
+    emptied = {"checkpoint_steps": None}
+    for section, names in (("data", WHEREABOUTS), ("distillation", ("params",))):
+        emptied[section] = {**(values.get(section) or {}), **dict.fromkeys(names)}
+    return {**values, **emptied}
 
 
 @dataclass

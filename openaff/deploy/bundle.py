@@ -5,7 +5,7 @@ import shutil
 
 import mxnet as mx
 
-from ..data.config import WHEREABOUTS
+from ..data.config import without_whereabouts
 from ..models.bundled import LARGEST, load_pretrained, pretrained_info, weight_files
 from ..utils.configs import read_yaml
 from ..utils.descriptions import WEIGHTS_FORMAT
@@ -45,7 +45,7 @@ def bundle(runs, key):
     subjects = [run_subject(run, which="last") for run in runs]
     subject, run = max(zip(subjects, runs), key=lambda pair: _figure(pair[0]))
     if len(runs) > 1:
-        _refuse_different(runs, [each.score["seed"] for each in subjects])
+        _refuse_different(runs, subjects)
         subject.score["selection"] += f", the best of {len(runs)} seeds on the test split"
     source = pathlib.Path(run) / "last.params"
     size = source.stat().st_size
@@ -81,21 +81,17 @@ def _figure(subject):
     return next(value for key, value in subject.score.items() if key.startswith("last_"))
 
 
-def _refuse_different(runs, seeds):
-    first = _configuration(runs[0])
-    for run in runs:
-        if _configuration(run) != first:
+def _refuse_different(runs, subjects):
+    configurations = [_configuration(*each) for each in zip(runs, subjects)]
+    for run, configuration in zip(runs, configurations):
+        if configuration != configurations[0]:
             raise UserError(f"{run} is of another configuration than {runs[0]}: name seeds of one")
+    seeds = [each.score["seed"] for each in subjects]
     if len(set(seeds)) < len(seeds):
         raise UserError(f"the seeds of these runs are {seeds}: name each once")
 
 
-def _configuration(run):
-    """A run's configuration, but for the seed and where its data are."""
-    config = read_yaml(pathlib.Path(run) / "config.yaml")
-    kept = {key: value for key, value in config.items() if key not in ("seed", "data")}
-    data = config.get("data") or {}
-    return {
-        **kept,
-        **{key: data[key] for key in data if key not in WHEREABOUTS},
-    }
+def _configuration(run, subject):
+    """What makes a run's result, but for the seed; the protocol says devices and framework."""
+    config = without_whereabouts(read_yaml(pathlib.Path(run) / "config.yaml"))
+    return {**config, "seed": None, "protocol": subject.score["protocol"]}

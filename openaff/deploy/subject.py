@@ -107,17 +107,23 @@ def export_data(folder):
     facts = read_export(folder)
     if facts["dataset"] is None:
         raise UserError(f"{folder} does not say which data set its network is for")
-    return _described_data(facts)
+    return described_data(facts)
 
 
-def _described_data(facts):
+def described_data(facts):
     """The :class:`~openaff.data.DataConfig` that an export or a record of weights describes."""
     info = DATASETS[facts["dataset"]]
     config = DataConfig(name=info.key, image_size=facts.get("short_side"))
     if info.crop_ratio:
-        config.image_size, config.crop_ratio = facts["input_shape"][1], facts["crop_ratio"]
+        config.image_size, config.crop_ratio = facts["input_shape"][1], facts.get("crop_ratio")
     if "labels" in info.settings:
-        config.labels = next(each.key for each in info.labels if each.words == facts["labels"])
+        keys = {each.words: each.key for each in info.labels}
+        if facts["labels"] not in keys:
+            raise UserError(
+                f"labels of {info.key} are {' or '.join(keys)}, and of this network "
+                f"{facts['labels']!r}: evaluate it as --model"
+            )
+        config.labels = keys[facts["labels"]]
     return config
 
 
@@ -213,7 +219,7 @@ def model_subject(model, params, data, dataset=None, options=None, ctx=None, nam
         dataset = load_dataset(data)
     if dataset is not None:
         names = _class_names(names, dataset.class_names, len(dataset.class_names))
-        shape, words = dataset.test.image_shape, dataset.labels
+        shape, words = (dataset.test or dataset.train).image_shape, dataset.labels
     else:
         shape, labels = info.input_shape(data), info.granularity(data.labels)
         names = _class_names(names, labels.names, labels.classes or _count(net, shape, info, ctx))
@@ -261,6 +267,7 @@ def _crop_ratio(data):
 
 # --- On a command line ----------------------------------------------------------------------------
 
+SETTINGS = ("lists", "train_split", "test_split", "skip", "crop_size", "download")  # of --setting
 FLAGS = {"name": "--dataset", "root": "--data"}  # settings of data whose flag has another name
 
 
@@ -333,20 +340,20 @@ def data_from_arguments(args):
     settled = ("params", "option", "dataset", "labels", "imports", "names")
     if args.export:
         described = ("params", "option", "dataset", "labels", "image_size", "crop_ratio")
-        _refuse(args, described, "--export: the export settles it")
+        refuse(args, described, "--export: the export settles it")
         data = export_data(args.export)
     elif args.run:
-        _refuse(args, settled, "--run: the run settles it")
+        refuse(args, settled, "--run: the run settles it")
         data = run_data(args.run)
     elif args.pretrained:
-        _refuse(args, settled, "--pretrained: the weights settle it")
-        data = _described_data(pretrained_info(args.pretrained))
+        refuse(args, settled, "--pretrained: the weights settle it")
+        data = described_data(pretrained_info(args.pretrained))
     else:
         if not args.params:
             raise UserError("--model and --published need --params, the file of the parameters")
         if args.published:
             known = PUBLISHED[args.published]
-            _refuse(args, ("option",), f"{known.name}: leave it out")
+            refuse(args, ("option",), f"{known.name}: leave it out")
             for flag in ("dataset", "labels"):
                 given, own = getattr(args, flag), getattr(known, flag)
                 if given not in (None, own):
@@ -375,6 +382,8 @@ def _with_settings(data, settings):
         if key in flags:
             flag = FLAGS.get(key, f"--{key}".replace("_", "-"))
             raise UserError(f"--setting {setting}: write {flag}")
+        if key in vars(data) and key not in SETTINGS:
+            raise UserError(f"--setting {setting}: it has an effect on trainings only")
     return build(DataConfig, vars(data), settings, "--setting") if settings else data
 
 
@@ -396,6 +405,8 @@ def subject_from_arguments(args, data, dataset=None, ctx=None):
     if dataset is None and names_are_in_files(args):
         dataset = load_dataset(data)
     options = parse_options(args.option)
+    if options.get("features_only"):
+        raise UserError("--option features_only: its maps are no predictions; leave it out")
     return model_subject(args.model, args.params, data, dataset, options, ctx, names)
 
 
@@ -404,7 +415,8 @@ def names_are_in_files(args):
     return bool(args.model and args.data and args.names is None)
 
 
-def _refuse(args, flags, settled):
+def refuse(args, flags, settled):
+    """Refuse flags that have no effect with what ``settled`` names."""
     for flag in flags:
         if getattr(args, flag):
             name = flag.replace("_", "-")

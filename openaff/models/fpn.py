@@ -20,7 +20,7 @@ from ..blocks import (
     resize_like,
 )
 from ..fusion import fusion_factory
-from ..utils.errors import UserError
+from ..utils.errors import UserError, positive_int
 from ..utils.outline import outline
 from .factory import register_backbone
 from .resnet import BASIC, BLOCKS, ResNet, ResNetOptions
@@ -206,15 +206,16 @@ class FPN(nn.HybridBlock):
         self.head_names = names if options.features_only else ()
         self.head = self.output = None
         if not options.features_only:
+            hidden = positive_int("a fourth of the pyramid's channels", channels // 4)
             self.head = nn.HybridSequential(prefix="head_")
             with self.head.name_scope():
                 self.head.add(
-                    conv3x3(channels // 4, channels),
-                    options.norm(in_channels=channels // 4),
+                    conv3x3(hidden, channels),
+                    options.norm(in_channels=hidden),
                     nn.Activation("relu"),
                     nn.Dropout(options.dropout),
                 )
-            self.output = nn.Conv2D(options.num_classes, 1, in_channels=channels // 4)
+            self.output = nn.Conv2D(options.num_classes, 1, in_channels=hidden)
 
     def hybrid_forward(self, F, x):
         maps = list(self.bottom_up(x))

@@ -7,7 +7,7 @@ import json
 import pathlib
 
 from ..data import DATASETS
-from ..data.config import WHEREABOUTS
+from ..data.config import without_whereabouts
 from ..training.config import load_config
 from ..utils.errors import UserError
 
@@ -49,14 +49,9 @@ def _config(path, settings):
 
 
 def same_run(theirs, ours):
-    """Whether two configurations are of the same run, but for where its data are."""
-    return _but_whereabouts(theirs) == _but_whereabouts(ours)
-
-
-def _but_whereabouts(config):
-    values = dataclasses.asdict(config)
-    values["data"].update(dict.fromkeys(WHEREABOUTS))
-    return values
+    """Whether two configurations are of the same run, but for settings that change no result."""
+    theirs, ours = (without_whereabouts(dataclasses.asdict(each)) for each in (theirs, ours))
+    return theirs == ours
 
 
 def describe(row, program=PROGRAM):

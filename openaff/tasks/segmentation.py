@@ -265,6 +265,10 @@ class Segmentation(Task):
 
     def __init__(self, dataset, loss=None):
         super().__init__(dataset, loss)
+        if self.classes < 2:
+            raise UserError(
+                f"{dataset.name} has {self.classes} class: two are the fewest to tell apart"
+            )
         self.loss.prepare(dataset)
         if self.classes == 2:
             self.metrics = (*self.metrics, IOU, NIOU)

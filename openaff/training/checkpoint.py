@@ -6,7 +6,6 @@ the step's number, see :func:`openaff.training.engine.seed_step`.
 
 import errno
 import json
-import os
 import pathlib
 import struct
 import tempfile
@@ -16,7 +15,7 @@ import zlib
 from ..models.pretrained import load_parameters
 from ..utils.arrays import parameters, write_arrays
 from ..utils.errors import UserError
-from ..utils.files import atomic, refuse_special
+from ..utils.files import atomic, link, refuse_special
 from ..utils.json_files import WrongJSON, check_kind, read_json
 from ..utils.params import Damaged, read_arrays
 from ..utils.program import program
@@ -84,7 +83,7 @@ def save_checkpoint(folder, engine, state):
         if last.exists():  # a second name for it: at no moment is there no whole checkpoint
             with atomic(folder / PREVIOUS) as other:
                 other.unlink()
-                os.link(last, other)
+                link(last, other)
 
 
 def load_checkpoint(path, engine, workers=1, check=None):

@@ -55,6 +55,7 @@ class OptimizerConfig(Section):
             ),
             ("epsilon", self.epsilon is None or self.epsilon > 0, "must be positive"),
             ("weight_decay", self.weight_decay >= 0, "must not be negative"),
+            ("no_wd", not self.no_wd or self.weight_decay, "has no effect without weight_decay"),
             (
                 "clip_gradient",
                 self.clip_gradient is None or self.clip_gradient > 0,

@@ -30,6 +30,11 @@ class ScheduleConfig(Section):
             self.one_of("name", tuple(SCHEDULES)),
             self.one_of("unit", UNITS),
             ("warmup", self.warmup >= 0, "must not be negative"),
+            (
+                "unit",
+                self.unit == "epochs" or self.warmup or self.milestones,
+                f"{self.unit} has no effect without warmup or milestones",
+            ),
         )
         for key in ("milestones", "factor", "power"):
             if getattr(self, key) is not None and key not in SCHEDULES[self.name]:

@@ -41,9 +41,25 @@ def refuse_existing(path, what="", flag="--out"):
 
 
 def check_parent(path):
-    """Refuse a file in a folder that is not there, before the work that makes the file."""
+    """Refuse a file in a folder that is not there, or a folder, before the work that makes it."""
     if not pathlib.Path(path).resolve().parent.is_dir():
         raise UserError(f"cannot write {path}: there is no such folder")
+    if pathlib.Path(path).is_dir():
+        raise UserError(f"cannot write {path}: it is a folder; name a file")
+
+
+def link(source, target):
+    """A hard link or, where there can be none, a copy; never onto a file that is there.
+
+    What is there may itself be a link, whose other name a copy would overwrite.
+    """
+    try:
+        os.link(source, target)
+    except FileExistsError:
+        raise
+    except OSError:  # another file system, or one without hard links
+        with open(source, "rb") as original, open(target, "xb") as copy:
+            shutil.copyfileobj(original, copy)
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ from typing import Dict, List
 import mxnet as mx
 import numpy as np
 
+from ...data.transforms import IGNORE
 from ...tasks.segmentation import predicted_classes
 from ...utils.errors import UserError
 from ...utils.progress import progress_bar
@@ -63,6 +64,8 @@ def objects_of(targets, classes):
 def energy_of_objects(make_cam, normalize, test, objects):
     """For each object the share of the map's energy inside it, and IoU of its class.
 
+    Pixels that do not count are left out of both.
+
     Parameters
     ----------
     make_cam : callable
@@ -83,9 +86,10 @@ def energy_of_objects(make_cam, normalize, test, objects):
     for index, category, _ in progress_bar(objects, unit="object"):
         images, maps = test.take([index], None)
         mask = maps[0] == category
+        counts = maps[0] != IGNORE
         heat = cam(normalize(images), [SemanticSegmentationTarget(category, mask)])
-        energy.append(energy_inside(heat, mask[None])[0])
-        found = predicted_classes(cam.outputs.asnumpy())[0] == category
+        energy.append(energy_inside(heat * counts, mask[None])[0])
+        found = counts & (predicted_classes(cam.outputs.asnumpy())[0] == category)
         iou.append((found & mask).sum() / (found | mask).sum())
     return Figures({"energy": np.array(energy), "iou": np.array(iou)})
 
