@@ -16,7 +16,6 @@ from ..deploy.pytorch.states import import_state
 from ..utils.arguments import Parser, add_imports
 from ..utils.arrays import parameters, save_arrays
 from ..utils.configs import parse_options
-from ..utils.errors import UserError
 from ..utils.files import check_parent
 from ..utils.imports import import_modules
 
@@ -48,8 +47,6 @@ def main():
     args = parse_args()
     out = pathlib.Path(args.out)
     check_parent(out)
-    if out.is_dir():
-        raise UserError(f"cannot write {out}: it is a folder")
     import_modules(args.imports)
     options = parse_options(args.option)
     model, net = import_state(args.state, args.model, options, args.shared_global)

@@ -55,30 +55,27 @@ def parse_args():
 
 def load_runs(folders):
     """Fusion -> subjects, the plain sum first."""
-    by_fusion, kinds = {}, {}
+    by_fusion = {}
     for folder in folders:
         subject = run_subject(folder, which="last")  # the best epoch was chosen on these images
         fusion = model_info(subject.model).fusion or subject.options.get("fusion", BASELINE)
         seeds = by_fusion.setdefault(str(fusion), [])
-        if seeds and not _alike(subject, seeds[0], "model", "options"):
+        if seeds and (subject.model, subject.options) != (seeds[0].model, seeds[0].options):
             raise UserError(
                 f"{folder} is no other seed of {seeds[0].model}: its network or its options differ"
             )
         seeds.append(subject)
-        kinds[subject.dataset, subject.labels] = subject
     if BASELINE not in by_fusion:
         raise UserError("name a run of the plain sum, too: the others are compared with it")
+    subjects = [subject for seeds in by_fusion.values() for subject in seeds]
+    kinds = {(subject.dataset, subject.labels) for subject in subjects}
     if len(kinds) > 1:
         raise UserError(f"the runs are of several data sets: {', '.join(map(str, sorted(kinds)))}")
-    (first, *_), *_ = by_fusion.values()
-    for subject in (each for seeds in by_fusion.values() for each in seeds):
-        if not _alike(subject, first, "class_names"):
-            raise UserError(f"the runs of {subject.model} and {first.model} have other classes")
+    first, *others = subjects
+    for other in others:
+        if other.class_names != first.class_names:
+            raise UserError(f"the runs of {other.model} and {first.model} have other classes")
     return {BASELINE: by_fusion.pop(BASELINE), **by_fusion}
-
-
-def _alike(subject, other, *names):
-    return all(getattr(subject, name) == getattr(other, name) for name in names)
 
 
 def measure_energy(by_fusion, method, dataset, count):
