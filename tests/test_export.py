@@ -152,7 +152,16 @@ def test_int8_is_smaller_and_close(digits_run, tmp_path):
     measured = accuracies(subject.net, tmp_path / "int8", written, digits)
     rates = measured["accuracy"]
     assert rates["network"] == rates["aff_cifar_resnet8.onnx"] == digits_run[1]["best_accuracy"]
+    assert rates["network"] > 0.2  # of 10 classes: there is something to lose
     assert abs(rates["aff_cifar_resnet8-int8.onnx"] - rates["network"]) < 0.1
+    small, whole = (tmp_path / f"int8/aff_cifar_resnet8{kind}.onnx" for kind in ("-int8", ""))
+    assert small.stat().st_size < 0.6 * whole.stat().st_size
+    scaled = (digits.test.images.transpose(0, 3, 1, 2) / 255 - digits.mean[0]) / digits.std[0]
+    found, expected = (
+        onnx_model.network(path)(mx.nd.array(scaled)).argmax(axis=1).asnumpy()
+        for path in (small, whole)
+    )
+    assert (found == expected).mean() > 0.8
     with pytest.raises(UserError, match="1437 training images, too few to calibrate on 2000"):
         calibration_batches(digits, DataConfig(), 2000)
 

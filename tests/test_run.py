@@ -123,14 +123,16 @@ def test_result_says_all_that_an_honest_result_says(digits_run):
     ):
         assert result[key] not in (None, ""), key
     assert result["parameters"] == 85118
-    assert result["protocol"].startswith("1 epochs; NAG, lr 0.1, momentum 0.9, weight decay 0.0001")
+    assert result["protocol"].startswith(
+        "1 epochs; NAG, lr 0.05, momentum 0.9, weight decay 0.0001"
+    )
 
 
 def test_metrics_in_both_forms(digits_run):
     folder, result = digits_run
     rows = read_metrics(folder)
     assert len(rows) == 1 and rows[0]["epoch"] == 1
-    assert rows[0]["test_accuracy"] == result["last_accuracy"] > 0.05
+    assert rows[0]["test_accuracy"] == result["last_accuracy"] > 0.2
     with open(folder / "metrics.csv") as lines:
         table = list(csv.DictReader(lines))
     assert [float(row["train_loss"]) for row in table] == [row["train_loss"] for row in rows]
