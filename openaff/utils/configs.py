@@ -153,17 +153,10 @@ def build(schema, values, overrides=(), where="config"):
     try:
         for override in overrides:
             parse_yaml(override.partition("=")[2])
-        given = OmegaConf.merge(OmegaConf.create(values), OmegaConf.from_dotlist(list(overrides)))
-        for section in dataclasses.fields(schema):
-            kind = section.default_factory
-            if dataclasses.is_dataclass(kind) and section.name in given:
-                if not OmegaConf.is_dict(given[section.name]):
-                    raise UserError(
-                        f"{where}: {section.name} is a section of settings, such as "
-                        f"{section.name}.{dataclasses.fields(kind)[0].name}, "
-                        f"not {given[section.name]!r}"
-                    )
-        return OmegaConf.to_object(OmegaConf.merge(defaults(schema), given))
+        given = OmegaConf.create(values), OmegaConf.from_dotlist(list(overrides))
+        for each in given:
+            _check_sections(schema, each, where)
+        return OmegaConf.to_object(OmegaConf.merge(defaults(schema), *given))
     except ConfigKeyError as error:
         raise UserError(_unknown_key(schema, where, error.full_key)) from None
     except MissingMandatoryValue as error:
@@ -178,6 +171,18 @@ def build(schema, values, overrides=(), where="config"):
         if isinstance(error, UserError):
             raise
         raise UserError(f"{where}: {_reason(error)}") from None
+
+
+def _check_sections(schema, given, where):
+    for section in dataclasses.fields(schema):
+        kind = section.default_factory
+        if dataclasses.is_dataclass(kind) and section.name in given:
+            if not OmegaConf.is_dict(given[section.name]):
+                raise UserError(
+                    f"{where}: {section.name} is a section of settings, such as "
+                    f"{section.name}.{dataclasses.fields(kind)[0].name}, "
+                    f"not {given[section.name]!r}"
+                )
 
 
 @functools.lru_cache(maxsize=None)
