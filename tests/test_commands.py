@@ -65,6 +65,21 @@ def test_every_command_says_how_it_is_called(call, name):
 
 
 @pytest.mark.parametrize(
+    "words, name",
+    [
+        (("train", "digits/aff_resnet8", "--out", ""), "--out"),
+        (("train", "digits/aff_resnet8", "--out="), "--out"),
+        (("summary", "aff_cifar_resnet8", ""), "MODEL"),
+        (("evaluate", "--run", "runs/a", "--option", ""), "--option"),
+    ],
+)
+def test_an_empty_value_is_refused(call, words, name):
+    """It is most often of a shell's variable that is not set."""
+    line = f"error: argument {name}: the value is empty; see --help\n"
+    assert call(*words) == (2, "", line)
+
+
+@pytest.mark.parametrize(
     "argv, words, arguments",
     [
         (["/usr/bin/openaff", "train", "x"], ["openaff", "train"], ["x"]),

@@ -121,7 +121,10 @@ def test_to_yaml_reads_back_equal(write, tmp_path):
         (["data.name=images", "data.crop_ratio=1.5"], "data.crop_ratio must be in"),
         (["data.name=images", "data.crop_ratio=0"], "data.crop_ratio must be in"),
         (["data=[1]"], r"data is a section of settings, such as data.name, not \[1\]"),
-        (["optimizer=nag"], "optimizer is a section of settings, such as optimizer.name, not 'nag'"),
+        (
+            ["optimizer=nag"],
+            "optimizer is a section of settings, such as optimizer.name, not 'nag'",
+        ),
         (["schedule.name=step", "schedule.milestones={a: 1}"], "Cannot merge"),
         (["distillation.options.name=x"], "distillation.options.name cannot be set"),
         (

@@ -84,6 +84,10 @@ def test_photographs_are_seen_as_in_evaluation(tmp_path):
     Image.fromarray(RNG.randint(0, 256, (50, 80, 3)).astype("uint8")).save(path)
     (row,) = explain({"aff": subject()}, [path])
     assert np.array_equal(row.picture, Preprocessing((3, 32, 32), MEAN, STD).see(path))
+    strip = Image.fromarray(RNG.randint(0, 256, (1, 400, 3)).astype("uint8"))
+    see = Preprocessing((3, 32, 32), MEAN, STD, dense=True, short_side=600).see
+    with pytest.raises(UserError, match="400 x 1 is too long to be seen as 240000 x 600: crop it"):
+        see(strip)
 
 
 def test_a_pyramid_explains_the_pixels_of_a_class_and_measures_them_against_the_truth():
@@ -217,6 +221,12 @@ def test_another_run_beside(digits_run, tmp_path, monkeypatch):
     run_script(monkeypatch, "--run", digits_run[0], *options)
     (image,) = json.loads((tmp_path / "figure.json").read_text())["images"]
     assert [each["network"] for each in image["networks"]] == ["digits", "other"]
+    for first, message in (
+        (("--run", tmp_path / "other"), "--compare names a run twice"),
+        (("--pretrained", "aff_cifar_resnet8-digits"), "--compare needs --run: it sets other"),
+    ):
+        with pytest.raises(UserError, match=message):
+            run_script(monkeypatch, *first, *options)
 
 
 @pytest.mark.parametrize(

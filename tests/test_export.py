@@ -184,6 +184,9 @@ def test_images_that_the_file_does_not_take_are_refused_before_it_is_written(tmp
     )
     with pytest.raises(UserError, match="takes 64x64 pixels only, and there are images of 20x24"):
         export_command(monkeypatch, *scenes)
+    for text in ("32x32", "1x32x32", "3x0x5", "3xax5"):
+        with pytest.raises(UserError, match=f"--input '{text}': write 3xHxW, such as 3x32x32"):
+            export_command(monkeypatch, *digits[:-1], text)
     assert not (tmp_path / "out").exists()
 
 

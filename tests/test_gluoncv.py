@@ -154,6 +154,11 @@ class TwoSums(mx.gluon.nn.HybridBlock):
         return F.relu(x) + x + F.tanh(x) + (x + F.relu(x))
 
 
+class NoSymbol(TwoSums):
+    def hybrid_forward(self, F, x):
+        return F.relu(x) + x.reshape((x.shape[0], -1))
+
+
 class Holder(mx.gluon.nn.HybridBlock):
     def __init__(self, block):
         super().__init__()
@@ -166,6 +171,7 @@ class Holder(mx.gluon.nn.HybridBlock):
 @pytest.mark.parametrize(
     "net, options, message",
     [
+        (lambda: Holder(NoSymbol()), {}, "Holder cannot be traced with a symbol: .*'shape'"),
         ("mobilenetv2_0.25", {}, "MobileNetV2 has no residual block whose sum can be replaced"),
         ("dla34", {}, "DLA has blocks Tree that add 0 branches to their shortcut"),
         (lambda: Holder(TwoSums()), {}, "Holder has blocks TwoSums that add 2 branches"),

@@ -8,6 +8,7 @@ import struct
 import mxnet as mx
 import numpy as np
 import pytest
+from helpers import initialized, load_command
 from photo_files import COLOURS, write_folder
 from PIL import Image
 from sklearn.datasets import load_sample_images
@@ -204,6 +205,26 @@ def test_evaluation_of_every_class_and_by_ten_crops(photos, tmp_path):
     assert ten["loss"] == pytest.approx(-np.log(picked).mean(), rel=1e-4)
     with pytest.raises(UserError, match="squares of 40 pixels do not fit into images of 32"):
         evaluate_network(TenCrop(net, 40), data, [mx.cpu()])
+
+
+def test_ten_crops_on_the_command_line(photos, tmp_path, monkeypatch, capsys):
+    """Of squares as large as the central one of usual evaluation: 7/8 of the short side."""
+    net = initialized("add_cifar_resnet8", num_classes=3, width_multiplier=1)
+    net.save_parameters(str(tmp_path / "net.params"))
+    words = ["evaluate", "--model", "add_cifar_resnet8", "--option", "width_multiplier=1"]
+    words += ["--params", tmp_path / "net.params", "--dataset", "images", "--image-size", 28]
+    words += ["--data", photos / "folders", "--ten-crop"]
+    monkeypatch.setattr("sys.argv", list(map(str, words)))
+    load_command("evaluate").main()
+    assert capsys.readouterr().out.rstrip().endswith(" images/s); mean over ten crops")
+    monkeypatch.setattr("sys.argv", [*map(str, words), "--json"])
+    load_command("evaluate").main()
+    written = json.loads(capsys.readouterr().out)
+    expected, _ = evaluate_network(
+        TenCrop(net, 28), dataset(photos / "folders", crop_ratio=1.0), [mx.cpu()]
+    )
+    assert written["ten_crop"] == 28 and written["accuracy"] == expected["accuracy"]
+    assert written["loss"] == pytest.approx(expected["loss"], rel=1e-5)
 
 
 def test_ten_crops_are_corners_centre_and_their_mirror_images():

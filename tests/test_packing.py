@@ -341,6 +341,13 @@ def test_tar_files_that_are_refused(tmp_path):
         packing.val_tar_items(tmp_path / "val.tar", ["n9"] * 4, classes)
 
 
+def test_a_folder_that_cannot_be_made(tmp_path):
+    classes, items = folder_items(write_folder(tmp_path / "photos"))
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="cannot make the folder .*file.*: Not a directory"):
+        pack("train", classes, items, tmp_path / "file" / "records")
+
+
 def test_script_errors(monkeypatch, tmp_path):
     script = load_command("prepare_imagenet")
     folder = write_folder(tmp_path / "photos")

@@ -203,22 +203,25 @@ def test_the_best_epoch_is_the_one_that_best_params_holds(run, monkeypatch, held
     assert weights == ((run / "last.params").read_bytes() if held == 2 else b"weights of before")
 
 
-def test_a_run_that_fails_gives_its_lock_back(tmp_path, monkeypatch):
-    """Its objects live on in the error, as long as somebody, such as a notebook, keeps that."""
+def test_a_loss_that_is_not_finite_ends_the_run(tmp_path, monkeypatch):
+    """In one line, with the last good checkpoint, and without its lock.
 
-    def fails(*_):
-        raise UserError("the loss is not finite")
-
+    A run's objects live on in the error, as long as somebody, such as a notebook, keeps that.
+    """
     fewer_images(monkeypatch, "digits", 60, 60)
-    monkeypatch.setattr(session._Session, "_train_epoch", fails)
+    last = tmp_path / "run" / LAST
     for go in (
-        lambda: short_run(tmp_path / "run"),
+        lambda: short_run(tmp_path / "run", "optimizer.lr=1e30"),
         lambda: resume(tmp_path / "run", parse_devices("cpu")),
     ):
-        with pytest.raises(UserError, match="not finite") as caught:
+        message = r"^the loss is not finite at step [12] \(learning rate 1e\+30\); the last good "
+        with pytest.raises(UserError, match=message + f"checkpoint is {last}: take a ") as caught:
             go()
-        assert caught.tb and (tmp_path / "run" / LAST).exists()
-        assert not (tmp_path / "run" / Run.LOCK).exists()
+        assert caught.tb and not (tmp_path / "run" / Run.LOCK).exists()
+        with zipfile.ZipFile(last) as archive:
+            archive.extract("net.params", tmp_path)
+        for array in mx.nd.load(str(tmp_path / "net.params")).values():
+            assert np.isfinite(array.asnumpy()).all()
 
 
 def test_a_finished_run_trains_longer(run, tmp_path, monkeypatch, capsys):

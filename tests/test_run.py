@@ -254,6 +254,16 @@ def test_nothing_is_written_when_the_configuration_cannot_run(tmp_path, root):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    "devices, message", [("cpu", "has no effect on one device: name"), ("cpu:2", "needs GPUs: MX")]
+)
+def test_synchronised_batch_norms_are_for_several_gpus(tmp_path, devices, message):
+    config = load_config("digits/add_resnet8", ["sync_batch_norm=true"])
+    with pytest.raises(UserError, match=f"sync_batch_norm {message}"):
+        train(config, tmp_path / "run", parse_devices(devices))
+    assert list(tmp_path.iterdir()) == []
+
+
 def write_curve(path, text):
     path.write_text(text)
     return path

@@ -6,6 +6,11 @@ import sys
 
 import pytest
 
+from openaff import UserError
+from openaff.analysis.benchmark import photos
+from openaff.analysis.cam.study import objects_of
+from openaff.data.digits import digit_splits
+from openaff.data.packing import read_devkit
 from openaff.utils import cuda
 from openaff.utils import framework as runtime
 
@@ -96,3 +101,19 @@ def test_another_error_goes_to_the_hook_that_was_there(capsys):
     seen = []
     runtime._one_line(lambda *error: seen.append(error), ValueError, ValueError("x"), None)
     assert seen[0][0] is ValueError and capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    "module, call, message",
+    [
+        ("sklearn", digit_splits, r"the digits come with scikit-learn .*pip install -e .\[demo\]"),
+        ("sklearn.datasets", photos, r"the photographs come with scikit-learn .*-e .\[demo\]"),
+        ("scipy", lambda: objects_of([], 2), r"objects need scipy \(.*\): pip install scipy"),
+        ("scipy.io", lambda: read_devkit("x"), "devkit holds a Matlab file .*pip install scipy"),
+    ],
+)
+def test_a_library_that_is_missing_is_named_with_its_command(monkeypatch, module, call, message):
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(UserError, match=message) as caught:
+        call()
+    assert "\n" not in str(caught.value)

@@ -648,7 +648,6 @@ def test_pictures_views_and_their_errors(mask_run, tmp_path, monkeypatch, capsys
         (("--scales", "1,x"), "--scales '1,x': write factors"),
         (("--scales", "0"), "scales are positive factors"),
         (("--tile", "0"), "--tile must be a positive"),
-        (("--scales", ""), "--scales '': write factors"),
         (("--data", other), "has other classes than the data: class 0, class 1, class 2, ..., not"),
     ):
         with pytest.raises(UserError, match=message):

@@ -40,7 +40,13 @@ class Parser(argparse.ArgumentParser):
                 text.encode()
             except UnicodeEncodeError:  # names of files may be any bytes, and nothing prints them
                 self.error(f"{ascii(text)} is not in UTF-8: rename the file or folder")
-        return super().parse_known_args(args, namespace)
+        values, rest = super().parse_known_args(args, namespace)
+        for action in self._actions:
+            value = getattr(values, action.dest, None)
+            empty = value == "" or isinstance(value, list) and "" in value  # such as "$UNSET"
+            if empty and action.nargs != argparse.REMAINDER:  # of another program
+                self.error(str(argparse.ArgumentError(action, "the value is empty")))
+        return values, rest
 
     def error(self, message):
         self.exit(2, f"error: {printable(message)}; see --help\n")
