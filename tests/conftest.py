@@ -5,6 +5,7 @@ import pathlib
 import resource
 
 import pytest
+from helpers import load_command
 
 from openaff.tables.catalog import load_tables
 from openaff.training import run_folder
@@ -32,6 +33,18 @@ def root():
 def known():
     """The catalog of all tables."""
     return load_tables()
+
+
+@pytest.fixture
+def call(monkeypatch, capsys):
+    """``call(NAME, ARGUMENTS...)``: the command in this process; what it prints, .out and .err."""
+
+    def run(name, *arguments):
+        monkeypatch.setattr("sys.argv", ["openaff", name, *map(str, arguments)])
+        load_command(name.replace("-", "_")).main()
+        return capsys.readouterr()
+
+    return run
 
 
 @pytest.fixture

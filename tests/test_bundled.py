@@ -7,7 +7,6 @@ import shutil
 import mxnet as mx
 import numpy as np
 import pytest
-from helpers import load_command
 from PIL import Image
 
 import openaff
@@ -189,11 +188,8 @@ def test_a_full_disk_leaves_no_weights_behind(folder, digits_run, longest_file):
     assert openaff.list_pretrained() == [] and list(folder.iterdir()) == []
 
 
-def test_the_script(folder, digits_run, monkeypatch, capsys):
-    command = ["bundle_weights.py", "--run", str(digits_run[0]), "--key", KEY]
-    monkeypatch.setattr("sys.argv", command)
-    load_command("bundle_weights").main()
-    lines = capsys.readouterr().out.splitlines()
+def test_the_script(folder, digits_run, call):
+    lines = call("bundle-weights", "--run", digits_run[0], "--key", KEY).out.splitlines()
     assert len(lines) == 3 and f"{KEY}.params (" in lines[0]
     assert lines[2].startswith(f"{MODEL} on digits, 10 digits: last_accuracy 0.")
 
@@ -207,25 +203,23 @@ def test_predictions_are_the_networks(weights, batch, tmp_path):
     np.testing.assert_allclose(predictor.logits([tmp_path / "photo.png"]), expected, 1e-4, 1e-4)
 
 
-def test_every_program_takes_a_key(weights, tmp_path, monkeypatch, capsys):
+def test_every_program_takes_a_key(weights, tmp_path, monkeypatch, call):
     Image.fromarray(load_dataset(DataConfig()).test.images[0]).save(tmp_path / "photo.png")
     monkeypatch.chdir(tmp_path)
 
-    def call(script, *arguments):
-        monkeypatch.setattr("sys.argv", [script, "--pretrained", KEY, *arguments])
-        load_command(script).main()
-        return capsys.readouterr().out
+    def printed(name, *arguments):
+        return call(name, "--pretrained", KEY, *arguments).out
 
     score = openaff.models.pretrained_info(KEY)["score"]
-    assert call("predict", "photo.png", "--top", "2").count("%") == 2
-    assert f"top-1 {score['last_accuracy']:.2%}" in call("evaluate")
-    assert json.loads(call("evaluate", "--json"))["params"] == KEY
-    assert MODEL in call("explain", "photo.png", "--out", "figure.png")
-    assert MODEL in call("explain", "--test", "0", "--out", "figure.png")
-    call("export", "--out", "export", "--format", "symbol")
+    assert printed("predict", "photo.png", "--top", "2").count("%") == 2
+    assert f"top-1 {score['last_accuracy']:.2%}" in printed("evaluate")
+    assert json.loads(printed("evaluate", "--json"))["params"] == KEY
+    assert MODEL in printed("explain", "photo.png", "--out", "figure.png")
+    assert MODEL in printed("explain", "--test", "0", "--out", "figure.png")
+    printed("export", "--out", "export", "--format", "symbol")
     described = json.loads((tmp_path / "export" / "export.json").read_text())
     assert described["score"] == score and described["dataset"] == "digits"
-    for script, arguments, message in (
+    for name, arguments, message in (
         ("predict", ("photo.png", "--engine", "mxnet"), "--engine is for --export: other netw"),
         ("evaluate", ("--params", "x"), "--params has no effect with --pretrained: the weigh"),
         ("evaluate", ("--dataset", "digits"), "--dataset has no effect with --pretrained"),
@@ -233,10 +227,10 @@ def test_every_program_takes_a_key(weights, tmp_path, monkeypatch, capsys):
         ("evaluate", ("--labels", "fine"), "--labels has no effect with --pretrained"),
     ):
         with pytest.raises(UserError, match=message):
-            call(script, *arguments)
+            printed(name, *arguments)
 
 
-def test_weights_are_no_option_of_a_training(root):
+def test_weights_are_no_option_of_a_training():
     path = "digits/aff_resnet8"
     with pytest.raises(UserError, match="model.options.pretrained cannot be set: training starts"):
         load_config(path, [f"model.options.pretrained={KEY}"])

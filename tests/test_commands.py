@@ -17,7 +17,7 @@ from openaff.utils.packaged import CONFIGS, PACKAGE, clone, config_names
 
 
 @pytest.fixture
-def call(monkeypatch, capsys):
+def openaff(monkeypatch, capsys):
     """Run ``openaff ...`` in this process: status, stdout, stderr."""
 
     def run(*words):
@@ -32,9 +32,9 @@ def call(monkeypatch, capsys):
     return run
 
 
-def test_help_lists_every_command_in_a_line(call):
-    status, out, _ = call("--help")
-    assert status == 0 and call()[1] == call("-h")[1] == out
+def test_help_lists_every_command_in_a_line(openaff):
+    status, out, _ = openaff("--help")
+    assert status == 0 and openaff()[1] == openaff("-h")[1] == out
     for name, line in commands.COMMANDS.items():
         assert f"  {name}" in out and line in out
     assert all(len(line) <= 100 for line in out.splitlines())
@@ -42,24 +42,24 @@ def test_help_lists_every_command_in_a_line(call):
     assert modules | {"doctor"} == set(commands.COMMANDS)
 
 
-def test_the_version_names_what_is_installed(call):
+def test_the_version_names_what_is_installed(openaff):
     line = f"openaff {__version__} \\(mxnet[-cu0-9]* 1.9.1, Python [0-9.]+\\)\n"
-    assert re.fullmatch(line, call("--version")[1])
+    assert re.fullmatch(line, openaff("--version")[1])
 
 
 @pytest.mark.parametrize(
     "name, near",
     [("trian", "; did you mean 'train'?"), ("evaluat", "; did you mean 'evaluate'?"), ("x", "")],
 )
-def test_near_commands_are_suggested(call, name, near):
+def test_near_commands_are_suggested(openaff, name, near):
     line = f"error: there is no command {name!r}{near}; openaff --help lists them\n"
-    assert call(name) == (2, "", line)
+    assert openaff(name) == (2, "", line)
 
 
 @pytest.mark.parametrize("name", commands.COMMANDS)
-def test_every_command_says_how_it_is_called(call, name):
+def test_every_command_says_how_it_is_called(openaff, name):
     """With an example that begins with its name."""
-    status, out, err = call(name, "--help")
+    status, out, err = openaff(name, "--help")
     assert status == 0 and err == ""
     assert out.startswith(f"usage: openaff {name} [-h]") and f"\n    openaff {name}" in out
 
@@ -73,10 +73,10 @@ def test_every_command_says_how_it_is_called(call, name):
         (("evaluate", "--run", "runs/a", "--option", ""), "--option"),
     ],
 )
-def test_an_empty_value_is_refused(call, words, name):
+def test_an_empty_value_is_refused(openaff, words, name):
     """It is most often of a shell's variable that is not set."""
     line = f"error: argument {name}: the value is empty; see --help\n"
-    assert call(*words) == (2, "", line)
+    assert openaff(*words) == (2, "", line)
 
 
 @pytest.mark.parametrize(
@@ -117,15 +117,15 @@ def test_the_help_of_a_script_names_the_script(root, monkeypatch, capsys):
     assert "train_cifar.py [-h]" in out and f"\n    python {path} cifar/aff_resnet8 data" in out
 
 
-def test_configs_are_listed_with_their_first_line(call):
-    _, out, _ = call("configs")
+def test_configs_are_listed_with_their_first_line(openaff):
+    _, out, _ = openaff("configs")
     assert [line.split()[0] for line in out.splitlines()] == config_names()
-    _, out, _ = call("configs", "digits/a*")
+    _, out, _ = openaff("configs", "digits/a*")
     assert len(out.splitlines()) == 2 and "AFF-ResNet-8 (m = 1) on the embedded digits, a" in out
     text = (CONFIGS / "digits/aff_resnet8.yaml").read_text()
-    assert call("configs", "digits/aff_resnet8") == (0, text, "")
-    assert "did you mean 'digits/aff_resnet8'" in call("configs", "digits/aff_resnet")[2]
-    assert "no config matches 'x*'" in call("configs", "x*")[2]
+    assert openaff("configs", "digits/aff_resnet8") == (0, text, "")
+    assert "did you mean 'digits/aff_resnet8'" in openaff("configs", "digits/aff_resnet")[2]
+    assert "no config matches 'x*'" in openaff("configs", "x*")[2]
 
 
 @pytest.mark.parametrize("command", ["openaff configs", "openaff doctor", "openaff.doctor"])
@@ -140,21 +140,17 @@ def test_a_reader_that_has_read_enough_gets_no_error(root, command):
 
 
 @pytest.fixture
-def train(monkeypatch):
+def train(monkeypatch, call):
     """Call ``openaff train`` with a training that does nothing: the config, folder and so on."""
-    script, seen = load_command("train"), []
+    seen = []
+    monkeypatch.setattr(load_command("train"), "train", lambda *given: seen.append(given))
 
-    def fake(*arguments):
-        seen.append(arguments)
-
-    def call(*words):
+    def run(*words):
         seen.clear()
-        monkeypatch.setattr("sys.argv", ["openaff", "train", *map(str, words)])
-        script.main()
+        call("train", *words)
         return seen[0]
 
-    monkeypatch.setattr(script, "train", fake)
-    return call
+    return run
 
 
 @pytest.mark.parametrize(
@@ -239,13 +235,13 @@ def test_a_clone_is_found_where_it_is(root):
     assert clone() == root
 
 
-def test_tables_outside_a_clone(call, tmp_path, monkeypatch):
+def test_tables_outside_a_clone(openaff, tmp_path, monkeypatch):
     monkeypatch.setattr(load_command("tables"), "clone", lambda: None)
     monkeypatch.chdir(tmp_path)
-    status, out, err = call("tables", "--report")
+    status, out, err = openaff("tables", "--report")
     assert (status, out) == (2, "") and err.startswith("error: --report writes docs/tables.md and ")
     assert len(err.splitlines()) == 1
-    status, out, _ = call("tables", "--table", "fusions-resnet8")
+    status, out, _ = openaff("tables", "--table", "fusions-resnet8")
     assert status == 0 and "Not run yet." in out
 
 

@@ -8,7 +8,7 @@ import mxnet as mx
 import numpy as np
 import pytest
 from distributed_worker import train
-from helpers import load_command, structural_params
+from helpers import structural_params
 
 from openaff import UserError
 from openaff.training.distributed import Workers
@@ -107,16 +107,14 @@ def runs(pid):
         return False
 
 
-def test_launcher_errors(monkeypatch):
-    script = load_command("launch")
+def test_launcher_errors(call):
     for arguments, message in (
         ([], "write the program to run after --"),
         (["-n", "0", "--", "true"], "-n must be a positive integer"),
         (["--", "./no-such-program"], "cannot start ./no-such-program"),
     ):
-        monkeypatch.setattr(sys, "argv", ["launch_local.py", *arguments])
         with pytest.raises(UserError, match=message):
-            script.main()
+            call("launch", *arguments)
 
 
 def test_a_program_that_does_not_train_cannot_hang_the_launcher():

@@ -8,7 +8,7 @@ import subprocess
 import numpy as np
 import pytest
 import yaml
-from helpers import assert_close, fewer_images, load_command
+from helpers import assert_close, fewer_images
 from PIL import Image
 
 from openaff.data import load_dataset
@@ -80,7 +80,7 @@ def test_the_export_pages_snippets_run_and_agree(root, digits_run, tmp_path, mon
 
 
 def test_the_page_on_extending_adds_a_data_set_a_task_and_a_network(
-    root, tmp_path, monkeypatch, capsys
+    root, tmp_path, monkeypatch, call
 ):
     page = (root / "docs/extending.md").read_text()
     for name, code in re.findall(r"```(?:python|yaml)\n# (\S+)\n(.*?)```", page, re.S):
@@ -92,10 +92,8 @@ def test_the_page_on_extending_adds_a_data_set_a_task_and_a_network(
     assert result["last_exact_match"] > 0.9
     export_folder(run_subject("runs/stripes"), "exports/stripes", ("symbol",))
     Image.fromarray(np.zeros((16, 16, 3), "uint8")).save("photo.png")
-    command = ["predict.py", "--export", "exports/stripes", "--imports", "multilabel", "photo.png"]
-    monkeypatch.setattr("sys.argv", command)
-    load_command("predict").main()
-    assert "photo.png: " in capsys.readouterr().out
+    words = ("--export", "exports/stripes", "--imports", "multilabel", "photo.png")
+    assert "photo.png: " in call("predict", *words).out
 
 
 @pytest.mark.parametrize("page", PAGES)

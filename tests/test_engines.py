@@ -8,7 +8,7 @@ import types
 import mxnet as mx
 import numpy as np
 import pytest
-from helpers import initialized, load_command
+from helpers import initialized
 from PIL import Image
 
 from openaff import UserError
@@ -195,18 +195,6 @@ def test_errors_of_the_choice(exported, digits_run, tmp_path, monkeypatch):
 
 
 # --- The scripts ----------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def call(monkeypatch, capsys):
-    """Run a command in this process: what it prints to stdout and to stderr."""
-
-    def run(name, *arguments):
-        monkeypatch.setattr(sys, "argv", ["openaff", name, *map(str, arguments)])
-        load_command(name).main()
-        return capsys.readouterr()
-
-    return run
 
 
 @needs_openvino

@@ -97,16 +97,9 @@ def test_devices_and_batches_do_not_matter():
 
 
 @pytest.fixture
-def evaluate(monkeypatch, capsys):
-    """scripts/evaluate.py in this process: what ``main`` prints."""
-    script = load_command("evaluate")
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["evaluate.py", *map(str, arguments)])
-        script.main()
-        return capsys.readouterr().out
-
-    return call
+def evaluate(call):
+    """What ``openaff evaluate`` prints."""
+    return lambda *arguments: call("evaluate", *arguments).out
 
 
 @pytest.fixture(scope="module")

@@ -188,7 +188,7 @@ def test_what_is_missing_is_counted(known, table):
     assert "| long-skip | 14 | 15 |" in evidence.progress(table, runs)
 
 
-def test_the_figure_is_drawn_of_any_runs(known, table, tmp_path):
+def test_the_figure_is_drawn_of_any_runs(table, tmp_path):
     some = {
         ("paper-table4.short-skip.add.b1", "reduced"): [result(58)],
         ("paper-table4.short-skip.aff.b1", "reduced"): [result(59), result(60, 1)],
@@ -207,7 +207,7 @@ def test_the_figure_is_drawn_of_any_runs(known, table, tmp_path):
     assert (tmp_path / "evidence.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_an_unpublished_figure_has_no_rank(known, table):
+def test_an_unpublished_figure_has_no_rank(table):
     rows = [replace(table.rows[0], published=None), *table.rows[1:]]
     figure = plots.draw_evidence(replace(table, rows=rows), {})
     words = [[text.get_text() for text in panel.texts] for panel in figure.axes]
@@ -229,7 +229,7 @@ def test_a_page_without_marks_is_named():
             with_blocks(broken, {"x": "new"}, "p.md")
 
 
-def test_one_command_trains_what_is_missing(known, table, monkeypatch, tmp_path):
+def test_one_command_trains_what_is_missing(known, table, monkeypatch, tmp_path, call):
     """As many seeds as each row is to have, seed after seed, on both data sets."""
     script, trained = load_command("tables"), []
     monkeypatch.setattr(script, "load_tables", lambda: known)
@@ -243,15 +243,14 @@ def test_one_command_trains_what_is_missing(known, table, monkeypatch, tmp_path)
     there = table_results.result_path(tmp_path, row, "reduced", 1)
     there.parent.mkdir()
     there.write_text("{}")
-    words = evidence.COMMAND.replace("\\\n", "").split()[2:]
-    monkeypatch.setattr("sys.argv", [*words, "--results", str(tmp_path)])
-    script.main()
+    words = evidence.COMMAND.replace("\\\n", "").split()
+    call(*words[words.index("tables") :], "--results", tmp_path)
     assert len(trained) == 51 and (row.id, 1, "data.root=DIR") not in trained
     assert [seed for _, seed, _ in trained] == [0] * 34 + [1] * 8 + [2] * 9
     assert trained[0] == ("evidence.short-skip.add", 0, "data.root=DIR")
 
 
-def test_what_the_plan_may_not_say(root, tmp_path, known):
+def test_what_the_plan_may_not_say(root, tmp_path):
     tables = root / "openaff/configs/tables"
     text = (tables / "evidence.yaml").read_text()
     for other in ("paper-table3", "paper-table4", "imagenet-runs", "cifar100-runs"):
@@ -270,7 +269,7 @@ def test_what_the_plan_may_not_say(root, tmp_path, known):
             load_tables(tmp_path)
 
 
-def test_speed_is_measured_of_every_network(known, table, tmp_path, monkeypatch):
+def test_speed_is_measured_of_every_network(table, tmp_path, monkeypatch, call):
     """Each group takes turns; the file's figures are what the page's times are made of."""
     taken = []
 
@@ -281,17 +280,15 @@ def test_speed_is_measured_of_every_network(known, table, tmp_path, monkeypatch)
     monkeypatch.setattr(speed, "take_turns", turns)
     monkeypatch.setattr(speed, "steps_of", lambda *arguments: arguments[1:])
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sys.argv", ["benchmark", *"tables --turns 3 --out speed.json".split()])
-    load_command("benchmark").main()
+    call(*"benchmark tables --turns 3 --out speed.json".split())
     groups = evidence.groups(table)
     assert taken == [([row.id for row in rows], 3) for rows in groups.values()]
     written = json.loads((tmp_path / "speed.json").read_text())
     assert (written["kind"], written["turns"]) == ("tables", 3)
     assert {"processor", "threads", "versions", "commit", "command", "date"} <= set(written)
     assert [row["/first"] for row in written["figures"][:3]] == [1, 2, 3]
-    monkeypatch.setattr("sys.argv", ["benchmark", "tables", "--out", "none/speed.json"])
     with pytest.raises(UserError, match="cannot write none/speed.json: there is no such folder"):
-        load_command("benchmark").main()
+        call("benchmark", "tables", "--out", "none/speed.json")
     assert len(taken) == len(groups)  # before anything is measured
     (tmp_path / "measurements").mkdir()
     (tmp_path / "speed.json").rename(tmp_path / speed.FILE)

@@ -172,19 +172,13 @@ def test_networks_of_other_classes_do_not_compare():
 # --- the command ----------------------------------------------------------------------------------
 
 
-def run_script(monkeypatch, *arguments):
-    monkeypatch.setattr("sys.argv", ["explain.py", *map(str, arguments)])
-    load_command("explain").main()
-
-
-def test_the_command(digits_run, tmp_path, monkeypatch, capsys):
+def test_the_command(digits_run, tmp_path, call):
     folder = tmp_path / "3"  # a class of the digits
     folder.mkdir()
     Image.fromarray(PICTURES[0]).save(folder / "photo.png")
     options = ["--test", "0,5", "--methods", "gradcam,eigencam", "--weights", "--measures"]
-    run_script(
-        monkeypatch, "--run", digits_run[0], folder, *options, "--out", tmp_path / "figure.png"
-    )
+    options += ["--out", tmp_path / "figure.png"]
+    printed = call("explain", "--run", digits_run[0], folder, *options).out
     written = json.loads((tmp_path / "figure.json").read_text())
     assert [each["image"] for each in written["images"]] == ["photo.png", "test 0", "test 5"]
     assert written["images"][0]["label"] == "3"
@@ -193,32 +187,31 @@ def test_the_command(digits_run, tmp_path, monkeypatch, capsys):
     figures = view["measures"]["gradcam"]
     assert 0 <= figures["deletion"] <= 1 and 0 <= figures["insertion"] <= 1
     assert view["right"] == (view["predicted"] == written["images"][1]["label"])
-    assert written["command"].startswith("python explain.py --run") and written["date"]
+    assert written["command"].startswith("openaff explain --run") and written["date"]
     assert Image.open(tmp_path / "figure.png").width > 500
-    assert "test 0: aff_cifar_resnet8: " in capsys.readouterr().out
+    assert "test 0: aff_cifar_resnet8: " in printed
 
 
-def test_nothing_is_known_of_a_photographs_pixels(tmp_path, monkeypatch, capsys):
+def test_nothing_is_known_of_a_photographs_pixels(tmp_path, call):
     """Though its folder has a class's name."""
     (tmp_path / "car").mkdir()
     Image.fromarray(RNG.randint(0, 256, (48, 64, 3)).astype("uint8")).save(tmp_path / "car/a.png")
     arguments = ["--pretrained", "aff_fpn_resnet8-camvid", tmp_path / "car/a.png"]
     arguments += ["--out", tmp_path / "a.png"]
-    run_script(monkeypatch, *arguments)
-    assert "IoU" not in capsys.readouterr().out
+    assert "IoU" not in call("explain", *arguments).out
     (image,) = json.loads((tmp_path / "a.json").read_text())["images"]
     assert image["label"] is None and image["networks"][0]["iou"] is None
     with pytest.raises(UserError, match="measures of networks for segmentation need the truth"):
-        run_script(monkeypatch, *arguments, "--measures")
+        call("explain", *arguments, "--measures")
     for flag in ("--data", "--setting", "--image-size", "--crop-ratio"):
         with pytest.raises(UserError, match=f"{flag} has no effect with image files: it is for --"):
-            run_script(monkeypatch, *arguments, flag, "1")
+            call("explain", *arguments, flag, "1")
 
 
-def test_another_run_beside(digits_run, tmp_path, monkeypatch):
+def test_another_run_beside(digits_run, tmp_path, call):
     (tmp_path / "other").symlink_to(digits_run[0])
     options = ["--compare", tmp_path / "other", "--test", "1", "--out", tmp_path / "figure.png"]
-    run_script(monkeypatch, "--run", digits_run[0], *options)
+    call("explain", "--run", digits_run[0], *options)
     (image,) = json.loads((tmp_path / "figure.json").read_text())["images"]
     assert [each["network"] for each in image["networks"]] == ["digits", "other"]
     for first, message in (
@@ -226,7 +219,7 @@ def test_another_run_beside(digits_run, tmp_path, monkeypatch):
         (("--pretrained", "aff_cifar_resnet8-digits"), "--compare needs --run: it sets other"),
     ):
         with pytest.raises(UserError, match=message):
-            run_script(monkeypatch, *first, *options)
+            call("explain", *first, *options)
 
 
 @pytest.mark.parametrize(
@@ -243,11 +236,11 @@ def test_another_run_beside(digits_run, tmp_path, monkeypatch):
         (["missing.png"], "missing.png"),
     ],
 )
-def test_wrong_commands(digits_run, tmp_path, monkeypatch, arguments, message):
+def test_wrong_commands(digits_run, tmp_path, monkeypatch, call, arguments, message):
     monkeypatch.chdir(tmp_path)
     out = [] if "--out" in arguments else ["--out", "figure.png"]
     with pytest.raises(UserError, match=message):
-        run_script(monkeypatch, "--run", digits_run[0], *arguments, *out)
+        call("explain", "--run", digits_run[0], *arguments, *out)
     assert not list(tmp_path.iterdir())
 
 
@@ -372,11 +365,10 @@ def test_the_study_of_pyramids_groups_objects_by_size():
         (["runs/a", "--out", "x.json"], "runs/a is not the folder of a finished run"),
     ],
 )
-def test_wrong_studies(arguments, message, tmp_path, monkeypatch):
+def test_wrong_studies(arguments, message, tmp_path, monkeypatch, call):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sys.argv", ["measure_heat_maps.py", *arguments])
     with pytest.raises(UserError, match=message):
-        load_command("measure_heat_maps").main()
+        call("measure-heat-maps", *arguments)
 
 
 def test_a_study_needs_the_plain_sum(digits_run):
@@ -417,7 +409,7 @@ def test_runs_of_a_study_are_grouped_by_fusion_however_it_is_given(monkeypatch):
         ({"test": None}, "digits: there are no validation images"),
     ],
 )
-def test_data_of_a_study(digits_run, monkeypatch, change, message):
+def test_data_of_a_study(digits_run, monkeypatch, call, change, message):
     script = load_command("measure_heat_maps")
     load = script.load_dataset
     known = run_subject(digits_run[0])
@@ -425,12 +417,11 @@ def test_data_of_a_study(digits_run, monkeypatch, change, message):
     monkeypatch.setattr(
         script, "load_dataset", lambda data: dataclasses.replace(load(data), **change)
     )
-    monkeypatch.setattr("sys.argv", ["x", str(digits_run[0]), "--out", "x.json"])
+    words = ("measure-heat-maps", digits_run[0], "--out", "x.json")
     with pytest.raises(UserError, match=message):
-        script.main()
-    monkeypatch.setattr("sys.argv", ["x", str(digits_run[0]), "--out", "x.json", "--data", "y"])
+        call(*words)
     with pytest.raises(UserError, match="--data has no effect on digits"):
-        script.main()
+        call(*words, "--data", "y")
 
 
 def test_the_pages_tables_are_those_of_the_results(root):

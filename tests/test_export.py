@@ -5,7 +5,7 @@ import sys
 import mxnet as mx
 import numpy as np
 import pytest
-from helpers import assert_close, filled, initialized, input_value, load_command
+from helpers import assert_close, filled, initialized, input_value
 from mask_files import write_masks
 from photo_files import write_folder
 
@@ -166,27 +166,24 @@ def test_int8_is_smaller_and_close(digits_run, tmp_path):
         calibration_batches(digits, DataConfig(), 2000)
 
 
-def export_command(monkeypatch, *arguments):
-    monkeypatch.setattr("sys.argv", ["export.py", *map(str, arguments)])
-    load_command("export").main()
-
-
-def test_images_that_the_file_does_not_take_are_refused_before_it_is_written(tmp_path, monkeypatch):
+def test_images_that_the_file_does_not_take_are_refused_before_it_is_written(
+    tmp_path, monkeypatch, call
+):
     monkeypatch.chdir(tmp_path)
     digits = ("--pretrained", "aff_cifar_resnet8-digits", "--out", "out", "--input", "3x48x48")
     for smaller in (["--int8"], ["--dtype", "float16"]):
         message = "takes 48x48 pixels only, and there are images of 32x32 to measure it on: leave"
         with pytest.raises(UserError, match=message):
-            export_command(monkeypatch, *digits, *smaller)
+            call("export", *digits, *smaller)
     scenes = ("--pretrained", "aff_fpn_resnet8-scenes", "--out", "out", "--fixed-size", "--int8")
     monkeypatch.setitem(
         DATASETS._entries, "scenes", dataclasses.replace(DATASETS["scenes"], load=small_scenes)
     )
     with pytest.raises(UserError, match="takes 64x64 pixels only, and there are images of 20x24"):
-        export_command(monkeypatch, *scenes)
+        call("export", *scenes)
     for text in ("32x32", "1x32x32", "3x0x5", "3xax5"):
         with pytest.raises(UserError, match=f"--input '{text}': write 3xHxW, such as 3x32x32"):
-            export_command(monkeypatch, *digits[:-1], text)
+            call("export", *digits[:-1], text)
     assert not (tmp_path / "out").exists()
 
 
@@ -196,7 +193,7 @@ def small_scenes(config):
     return Dataset("scenes", "x", "x", names, images, images, (0.5,) * 3, (0.5,) * 3)
 
 
-def test_settings_of_an_export_that_change_nothing(tmp_path, monkeypatch):
+def test_settings_of_an_export_that_change_nothing(tmp_path, call):
     digits = ("--pretrained", "aff_cifar_resnet8-digits", "--out", tmp_path / "out")
     for flags, message in (
         (["--setting", "skip=[a]"], "--setting has no effect without --int8 or --dtype float16"),
@@ -207,7 +204,7 @@ def test_settings_of_an_export_that_change_nothing(tmp_path, monkeypatch):
         (["--int8", "--setting", "rot=x"], "unknown key 'rot'; did you mean 'root'"),
     ):
         with pytest.raises(UserError, match=message):
-            export_command(monkeypatch, *digits, *flags)
+            call("export", *digits, *flags)
 
 
 def test_calibration_takes_what_training_takes(tmp_path):

@@ -7,7 +7,6 @@ from helpers import (
     filled,
     initialized,
     input_value,
-    load_command,
     structural_params,
 )
 from mxnet.gluon import nn
@@ -374,11 +373,9 @@ def test_what_a_unit_costs():
     assert cost.trainable_parameters == (12 + 1) * 8 + 16 + (72 + 1) * 8 + 16
 
 
-def test_the_summary_of_a_pyramid(monkeypatch, capsys):
-    command = ["summary.py", "aff_fpn_resnet20", "--verbose", "--option", "width_multiplier=1"]
-    monkeypatch.setattr("sys.argv", command)
-    load_command("summary").main()
-    lines = capsys.readouterr().out.splitlines()
+def test_the_summary_of_a_pyramid(call):
+    words = ("aff_fpn_resnet20", "--verbose", "--option", "width_multiplier=1")
+    lines = call("summary", *words).out.splitlines()
     assert [line.split()[0] for line in lines[1:6]] == [
         *("aff_fpn_resnet20", "bottom_up", "top_down", "head", "output")
     ]

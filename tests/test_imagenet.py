@@ -8,7 +8,7 @@ import struct
 import mxnet as mx
 import numpy as np
 import pytest
-from helpers import initialized, load_command
+from helpers import initialized
 from photo_files import COLOURS, write_folder
 from PIL import Image
 from sklearn.datasets import load_sample_images
@@ -164,7 +164,7 @@ def test_each_of_several_processes_makes_as_many_batches(photos):
         training_batches(data, config, 4, shard=(6, 7))
 
 
-def test_a_whole_run_and_its_resumption(photos, root, tmp_path):
+def test_a_whole_run_and_its_resumption(photos, tmp_path):
     """Two epochs, and the same stopped after the first: records, their reader's threads and all."""
     overrides = ["model.name=aff_cifar_resnet8", "model.options={width_multiplier: 1}"]
     overrides += [f"data.root={photos / 'records'}", "data.image_size=32"]
@@ -207,19 +207,15 @@ def test_evaluation_of_every_class_and_by_ten_crops(photos, tmp_path):
         evaluate_network(TenCrop(net, 40), data, [mx.cpu()])
 
 
-def test_ten_crops_on_the_command_line(photos, tmp_path, monkeypatch, capsys):
+def test_ten_crops_on_the_command_line(photos, tmp_path, call):
     """Of squares as large as the central one of usual evaluation: 7/8 of the short side."""
     net = initialized("add_cifar_resnet8", num_classes=3, width_multiplier=1)
     net.save_parameters(str(tmp_path / "net.params"))
     words = ["evaluate", "--model", "add_cifar_resnet8", "--option", "width_multiplier=1"]
     words += ["--params", tmp_path / "net.params", "--dataset", "images", "--image-size", 28]
     words += ["--data", photos / "folders", "--ten-crop"]
-    monkeypatch.setattr("sys.argv", list(map(str, words)))
-    load_command("evaluate").main()
-    assert capsys.readouterr().out.rstrip().endswith(" images/s); mean over ten crops")
-    monkeypatch.setattr("sys.argv", [*map(str, words), "--json"])
-    load_command("evaluate").main()
-    written = json.loads(capsys.readouterr().out)
+    assert call(*words).out.endswith(" images/s); mean over ten crops\n")
+    written = json.loads(call(*words, "--json").out)
     expected, _ = evaluate_network(
         TenCrop(net, 28), dataset(photos / "folders", crop_ratio=1.0), [mx.cpu()]
     )

@@ -10,7 +10,6 @@ import threading
 import mxnet as mx
 import numpy as np
 import pytest
-from helpers import load_command
 from photo_files import write_folder
 from PIL import Image
 from scipy.io import savemat
@@ -348,8 +347,7 @@ def test_a_folder_that_cannot_be_made(tmp_path):
         pack("train", classes, items, tmp_path / "file" / "records")
 
 
-def test_script_errors(monkeypatch, tmp_path):
-    script = load_command("prepare_imagenet")
+def test_script_errors(call, tmp_path):
     folder = write_folder(tmp_path / "photos")
     (tmp_path / "file.tar").touch()
     for arguments, message in (
@@ -361,9 +359,7 @@ def test_script_errors(monkeypatch, tmp_path):
         (["--train", tmp_path / "absent"], "cannot read"),
         (["--val", tmp_path / "file.tar", "--val-labels", "absent"], "cannot read absent"),
     ):
-        command = ["prepare_imagenet.py", "--out", tmp_path / "rec", *arguments]
-        monkeypatch.setattr(sys, "argv", list(map(str, command)))
         with pytest.raises(UserError, match=message) as caught:
-            script.main()
+            call("prepare-imagenet", "--out", tmp_path / "rec", *arguments)
         assert "\n" not in str(caught.value)
     assert not (tmp_path / "rec").exists()

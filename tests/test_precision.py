@@ -77,7 +77,7 @@ def test_amps_loss_scale_cancels(root):
 
 
 @pytest.mark.parametrize("precision", ["float16", "amp"])
-def test_neither_on_a_cpu(precision, root, tmp_path):
+def test_neither_on_a_cpu(precision, tmp_path):
     config = load_config("digits/add_resnet8", [f"precision={precision}"])
     with pytest.raises(UserError, match=f"precision={precision} needs GPUs"):
         train(config, tmp_path / "run", [mx.cpu()])

@@ -4,7 +4,6 @@ import shutil
 import mxnet as mx
 import numpy as np
 import pytest
-from helpers import load_command
 from PIL import Image
 
 from openaff import UserError
@@ -75,18 +74,11 @@ def test_photographs_are_cropped_as_in_evaluation(exported, tmp_path):
     np.testing.assert_allclose(Predictor(tmp_path / "photos").preprocess([pixels]), expected)
 
 
-def test_script(exported, photos, monkeypatch, capsys):
-    script = load_command("predict")
-
-    def call(*arguments):
-        command = ["predict.py", "--export", exported, *photos, *arguments]
-        monkeypatch.setattr("sys.argv", list(map(str, command)))
-        script.main()
-        return capsys.readouterr().out
-
-    lines = call("--top", 2).splitlines()
+def test_script(exported, photos, call):
+    words = ("predict", "--export", exported, *photos)
+    lines = call(*words, "--top", 2).out.splitlines()
     assert len(lines) == 3 and lines[0].startswith(f"{photos[0]}: ") and lines[0].count("%") == 2
-    printed = json.loads(call("--json", "--engine", "mxnet"))
+    printed = json.loads(call(*words, "--json", "--engine", "mxnet").out)
     assert printed["engine"] == "mxnet" and len(printed["predictions"][str(photos[1])]) == 5
 
 

@@ -5,7 +5,6 @@ import os
 
 import numpy as np
 import pytest
-from helpers import load_command
 from mask_files import fifo, write_coco
 from PIL import Image
 
@@ -23,19 +22,14 @@ def coco(tmp_path):
 
 
 @pytest.fixture
-def prepare(monkeypatch, capsys, coco, tmp_path):
-    """scripts/prepare_coco.py in this process: the folder, and what ``main`` prints."""
-    script = load_command("prepare_coco")
+def prepare(call, coco, tmp_path):
+    """``openaff prepare-coco``: the folder, and what it prints."""
 
-    def call(*categories, out=tmp_path / "out"):
-        command = ["prepare_coco.py", "--coco", str(coco), "--out", str(out)]
-        for category in categories:
-            command += ["--category", category]
-        monkeypatch.setattr("sys.argv", command)
-        script.main()
-        return out, capsys.readouterr().out
+    def run(*categories, out=tmp_path / "out"):
+        words = [word for category in categories for word in ("--category", category)]
+        return out, call("prepare-coco", "--coco", coco, "--out", out, *words).out
 
-    return call
+    return run
 
 
 def mask_of(folder, number):

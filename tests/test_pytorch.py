@@ -411,11 +411,6 @@ def test_load_errors(exported, tmp_path):
 # --- Bringing weights home ------------------------------------------------------------------------
 
 
-def run_import(monkeypatch, *arguments):
-    monkeypatch.setattr("sys.argv", ["import_pytorch.py", *map(str, arguments)])
-    load_command("import_pytorch").main()
-
-
 def assert_same_bits(ours, others):
     for (name, one), other in zip(
         structural_params(ours).items(), structural_params(others).values()
@@ -423,18 +418,18 @@ def assert_same_bits(ours, others):
         assert one.data().asnumpy().tobytes() == other.data().asnumpy().tobytes(), name
 
 
-def test_an_export_comes_home_bit_equal(exported, tmp_path, monkeypatch, capsys):
+def test_an_export_comes_home_bit_equal(exported, tmp_path, call):
     folder, subject = exported
     path = folder / "aff_cifar_resnet8.safetensors"
-    run_import(monkeypatch, "--state", path, "--out", tmp_path / "home.params")
-    assert "aff_cifar_resnet8: " in capsys.readouterr().out
+    printed = call("import-pytorch", "--state", path, "--out", tmp_path / "home.params").out
+    assert "aff_cifar_resnet8: " in printed
     home = create_model("aff_cifar_resnet8", num_classes=10, **subject.options)
     home.load_parameters(str(tmp_path / "home.params"))
     assert_same_bits(home, subject.net)
 
 
 @pytest.mark.parametrize("kind", ["plain.pt", "wrapped.pth", "plain.safetensors"])
-def test_state_dicts_in_several_wrappings(kind, tmp_path, monkeypatch):
+def test_state_dicts_in_several_wrappings(kind, tmp_path, call):
     ours, theirs = both("iaff_fpn_resnet8", **TINY)
     state, path = theirs.state_dict(), tmp_path / kind
     if kind == "plain.safetensors":
@@ -446,7 +441,7 @@ def test_state_dicts_in_several_wrappings(kind, tmp_path, monkeypatch):
         torch.save(state, path)
     out = tmp_path / "home.params"
     option = ["--option", "width_multiplier=1"]
-    run_import(monkeypatch, "--state", path, "--model", "iaff_fpn_resnet8", *option, "--out", out)
+    call("import-pytorch", "--state", path, "--model", "iaff_fpn_resnet8", *option, "--out", out)
     home = create_model("iaff_fpn_resnet8", **TINY)  # its 7 outputs are the file's
     home.load_parameters(str(out))
     assert_same_bits(home, ours)
@@ -484,7 +479,7 @@ class Port(torch.nn.Module):
 
 
 @pytest.mark.parametrize("kind", ["AFF", "iAFF", "shared iAFF", "MS_CAM"])
-def test_blocks_of_ports(kind, tmp_path, monkeypatch):
+def test_blocks_of_ports(kind, tmp_path, call):
     torch.manual_seed(0)
     port = Port(kind, 12, 3).train()
     inputs = [input_value((4, 12, 5, 4), seed) for seed in range(1 if kind == "MS_CAM" else 2)]
@@ -495,7 +490,7 @@ def test_blocks_of_ports(kind, tmp_path, monkeypatch):
     model = kind.split()[-1]
     arguments = ["--state", tmp_path / "port.pth", "--model", model]
     arguments += ["--out", tmp_path / "home.params"]
-    run_import(monkeypatch, *arguments, *(["--shared-global"] if "shared" in kind else []))
+    call("import-pytorch", *arguments, *(["--shared-global"] if "shared" in kind else []))
     home = {"AFF": fusions.AFF, "iAFF": fusions.IAFF, "MS_CAM": MSCAM}[model](12, 3)
     home.load_parameters(str(tmp_path / "home.params"))
     with torch.no_grad():
@@ -585,7 +580,7 @@ def test_import_errors(name, content, model, message, tmp_path):
     assert "\n" not in str(raised.value)
 
 
-def test_more_import_errors(tmp_path, monkeypatch):
+def test_more_import_errors(tmp_path, monkeypatch, call):
     path = saved(tmp_path / "aff.pth", whole=network.AFF(8, 2).state_dict())
     with pytest.raises(UserError, match=r"of another shape \(local_att.0.weight expected \(2, 8"):
         states.import_state(path, "AFF", {"reduction": 4})
@@ -600,7 +595,7 @@ def test_more_import_errors(tmp_path, monkeypatch):
         states.import_state(same, "iAFF", shared_global=True)
     for out, message in (("no/x.params", "there is no such folder"), (".", "it is a folder")):
         with pytest.raises(UserError, match=message):
-            run_import(monkeypatch, "--state", path, "--model", "AFF", "--out", tmp_path / out)
+            call("import-pytorch", "--state", path, "--model", "AFF", "--out", tmp_path / out)
     monkeypatch.setattr(states, "SAFE_LOAD", (99, 0))
     with pytest.raises(UserError, match=r"torch .* may run code from such a file: take torch 2.6"):
         states.import_state(path, "AFF")
@@ -834,7 +829,7 @@ def test_what_pytorch_does_not_do_is_refused(script, tmp_path, override, message
     assert not (tmp_path / "run").exists()
 
 
-def test_other_refusals(script, root, monkeypatch):
+def test_other_refusals(script, monkeypatch):
     made = script.PyTorch("cpu")
     config = load_config("segmentation/scenes_fpn")
     with pytest.raises(UserError, match="data.name=scenes is not for training in PyTorch"):

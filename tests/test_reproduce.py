@@ -21,36 +21,33 @@ def script(known, monkeypatch):
     return command
 
 
-def test_all_tables_have_the_seeds_of_the_evidence(script, known, monkeypatch, tmp_path):
+def test_all_tables_have_the_seeds_of_the_evidence(script, call, monkeypatch, tmp_path):
     planned = []
     monkeypatch.setattr(
         script, "train_row", lambda *given: planned.append((given[3].run, given[5])) or "a file"
     )
     command = "tables --table all --run --protocol reduced cifar100.root=x camvid.root=x"
-    monkeypatch.setattr("sys.argv", [*command.split(), "--results", str(tmp_path)])
-    script.main()
+    call(*command.split(), "--results", tmp_path)
     for key, seeds in (("aff", 3), ("concat", 1)):
         run = f"paper-table4.short-skip.{key}.b1"
         assert [seed for each, seed in planned if each == run] == list(range(seeds))
     assert len(planned) == len(set(planned)) >= 52
 
 
-def test_script(script, known, monkeypatch, capsys, tmp_path, digits_run):
-    def call(*arguments):
-        monkeypatch.setattr("sys.argv", ["reproduce_tables.py", *map(str, arguments)])
-        script.main()
-        return capsys.readouterr().out
+def test_script(script, known, tmp_path, digits_run, call):
+    def tables(*arguments):
+        return call("tables", *arguments).out
 
-    listing = call("--list")
+    listing = tables("--list")
     for table in known.values():
         for row in table.rows:
             assert f"{row.id}:" in listing or f"--row {row.id} --run --out" in listing
             reduced = row.reduced and row.run == row.id
             assert (f"--row {row.id} --run --protocol reduced" in listing) == bool(reduced)
-    assert "\npython reproduce_tables.py --row fusions-resnet8.aff --run --protocol" in listing
+    assert "\nopenaff tables --row fusions-resnet8.aff --run --protocol" in listing
     assert "paper-table7.basic: counted, not trained" in listing
-    assert call("--table", "paper-table3", "--group", "imagenet").count("Global") == 4
-    assert "**" not in call("--table", "paper-table7")
+    assert tables("--table", "paper-table3", "--group", "imagenet").count("Global") == 4
+    assert "**" not in tables("--table", "paper-table7")
     aff = ("--row", "fusions-resnet8.aff")
     reduced = ("--run", "--protocol", "reduced")
     for arguments, message in (
@@ -117,7 +114,7 @@ def test_script(script, known, monkeypatch, capsys, tmp_path, digits_run):
         ),
     ):
         with pytest.raises(UserError, match=message):
-            call(*arguments)
+            tables(*arguments)
 
 
 def test_a_continued_row_starts_from_the_run_that_it_continues(known, tmp_path, digits_run):
@@ -150,7 +147,7 @@ def test_a_continued_row_starts_from_the_run_that_it_continues(known, tmp_path, 
         table_results.starting_weights(known, row, once)
 
 
-def test_a_stopped_row_goes_on_as_it_began(script, known, monkeypatch, tmp_path):
+def test_a_stopped_row_goes_on_as_it_began(script, call, known, monkeypatch, tmp_path):
     resumed = []
     row = known.row("fusions-resnet8.aff")
     config = recipes.row_config(row, "reduced", ["data.root=here"])
@@ -163,45 +160,41 @@ def test_a_stopped_row_goes_on_as_it_began(script, known, monkeypatch, tmp_path)
         raise Stopped("SIGTERM: stopped after step 3")
 
     monkeypatch.setattr(script, "resume", stop)
-    command = ["x", "--row", row.id, "--run", "--protocol", "reduced", "--out", str(out)]
-    monkeypatch.setattr("sys.argv", command)
+    words = ["tables", "--row", row.id, "--run", "--protocol", "reduced", "--out", out]
     with pytest.raises(UserError, match="aff-seed0.json is there already: take another --seed"):
-        script.main()
-    command += ["--results", str(tmp_path)]
-    monkeypatch.setattr("sys.argv", [*command, "data.root=there"])
+        call(*words)
+    words += ["--results", tmp_path]
     with pytest.raises(UserError, match="goes on with data.root=here, as it began: leave data.ro"):
-        script.main()
+        call(*words, "data.root=there")
     for override in ([], ["data.root=here"]):
-        monkeypatch.setattr("sys.argv", command + override)
         with pytest.raises(Stopped, match="after step 3; the same command goes on"):
-            script.main()
+            call(*words, *override)
     assert resumed == [out, out]
 
 
-def test_a_row_is_trained_once_and_recorded(script, known, monkeypatch, tmp_path, digits_run):
+def test_a_row_is_trained_once_and_recorded(script, call, known, tmp_path, digits_run):
     """A finished run folder is recorded without training again."""
     row = known.row("fusions-resnet8.aff")
     run = finished_run(tmp_path / "run", digits_run)
     config = recipes.row_config(row, "reduced", ["seed=0", "data.root=elsewhere"])
     (run / "config.yaml").write_text(to_yaml(config))
-    command = ["x", "--row", row.id, "--run", "--protocol", "reduced"]
-    command += ["--out", str(run), "--results", str(tmp_path / "results"), "data.root=here"]
-    monkeypatch.setattr("sys.argv", command)
-    script.main()
+    words = ["tables", "--row", row.id, "--run", "--protocol", "reduced", "--out", run]
+    words += ["--results", tmp_path / "results", "data.root=here"]
+    call(*words)
     (path,) = (tmp_path / "results").rglob("*.json")
     recorded = json.loads(path.read_text())
-    script.main()  # the same again
+    call(*words)  # the same again
     (run / "metrics.jsonl").write_text((run / "metrics.jsonl").read_text() * 2)
     for there in (path.read_text(), "{"):
         path.write_text(there)
         with pytest.raises(UserError, match="seed0.json is another run's result: name another fol"):
-            script.main()
+            call(*words)
         assert path.read_text() == there
     assert recorded["row"] == "fusions-resnet8.aff" and len(recorded["curve"]) == 1
     assert recorded["last_accuracy"] == digits_run[1]["last_accuracy"]
 
 
-def test_a_whole_table_is_trained_once(script, known, monkeypatch, tmp_path, capsys):
+def test_a_whole_table_is_trained_once(script, call, known, monkeypatch, tmp_path):
     """Seed after seed, in one folder a run; what has a result is skipped, a stop goes on."""
     trained = []
 
@@ -216,19 +209,17 @@ def test_a_whole_table_is_trained_once(script, known, monkeypatch, tmp_path, cap
         return path
 
     monkeypatch.setattr(script, "train_row", train_row)
-    command = ["x", "--table", "paper-table6", "--run", "--protocol", "reduced"]
-    command += ["--seeds", "0,1", "--results", str(tmp_path), "cifar100.root=here"]
-    monkeypatch.setattr("sys.argv", command)
+    words = ["tables", "--table", "paper-table6", "--run", "--protocol", "reduced"]
+    words += ["--seeds", "0,1", "--results", tmp_path, "cifar100.root=here"]
     with pytest.raises(Stopped):
-        script.main()
-    script.main()
+        call(*words)
+    printed = call(*words).out
     runs = [f"paper-table6.short-skip.{key}.b1" for key in known_keys(known)]
     assert trained == [
         (run, "reduced", seed, f"runs/reduced/{run}-seed{seed}") for seed in (0, 1) for run in runs
     ]
-    assert "[7/10] paper-table6.short-skip.concataff.b1, seed 1: " in capsys.readouterr().out
-    monkeypatch.setattr("sys.argv", [*command, "--group", "short-skip", "--out", "elsewhere"])
-    script.main()
+    assert "[7/10] paper-table6.short-skip.concataff.b1, seed 1: " in printed
+    call(*words, "--group", "short-skip", "--out", "elsewhere")
     assert len(trained) == 10
 
 
@@ -236,7 +227,7 @@ def known_keys(known):
     return [series.key for group in known["paper-table6"].groups for series in group.series]
 
 
-def test_a_row_has_a_run_folder_of_its_own_by_default(script, known, monkeypatch, tmp_path):
+def test_a_row_has_a_run_folder_of_its_own_by_default(script, call, known, monkeypatch, tmp_path):
     folders = []
 
     def train_row(args, catalog, results, row, protocol, seed, out):
@@ -245,8 +236,6 @@ def test_a_row_has_a_run_folder_of_its_own_by_default(script, known, monkeypatch
     monkeypatch.setattr(script, "train_row", train_row)
     name = "paper-table4.long-skip.aff.b1"
     for options in (["--protocol", "reduced", "--seed", "2"], [], ["--seed", "1"], ["--out", "x"]):
-        command = ["tables", "--row", name, "--run", "--results", str(tmp_path), *options]
-        monkeypatch.setattr("sys.argv", command)
-        script.main()
+        call("tables", "--row", name, "--run", "--results", tmp_path, *options)
     assert folders == [f"runs/reduced/{name}-seed2", f"runs/{name}", f"runs/{name}-seed1", "x"]
     assert f"--out {folders[1]} " in recipes.describe(known.row(name))

@@ -14,7 +14,7 @@ import zipfile
 import mxnet as mx
 import numpy as np
 import pytest
-from helpers import fewer_images, load_command
+from helpers import fewer_images
 
 from openaff import UserError
 from openaff.training import session
@@ -224,12 +224,10 @@ def test_a_loss_that_is_not_finite_ends_the_run(tmp_path, monkeypatch):
             assert np.isfinite(array.asnumpy()).all()
 
 
-def test_a_finished_run_trains_longer(run, tmp_path, monkeypatch, capsys):
+def test_a_finished_run_trains_longer(run, tmp_path, call):
     """And ends as a run of that length, where the rate of the first steps is the same."""
     folder, longer = run, short_run(tmp_path / "longer", "epochs=4")
-    monkeypatch.setattr(sys, "argv", ["openaff", "train", "--resume", str(folder), "epochs=4"])
-    load_command("train").main()
-    printed = capsys.readouterr().out
+    printed = call("train", "--resume", folder, "epochs=4").out
     assert printed.startswith("add_cifar_resnet8 (width_multiplier=1), 77,850 parameters\n")
     assert " test images; batch " in printed
     assert re.search(f"^epochs [12] to 4, into {re.escape(str(folder))}$", printed, re.M)

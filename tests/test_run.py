@@ -8,7 +8,6 @@ import sys
 from types import SimpleNamespace
 
 import pytest
-from helpers import load_command
 from PIL import Image
 from tensorboardX.proto.event_pb2 import Event
 
@@ -138,7 +137,7 @@ def test_metrics_in_both_forms(digits_run):
     assert [float(row["train_loss"]) for row in table] == [row["train_loss"] for row in rows]
 
 
-def test_existing_folder_is_refused_and_left_alone(tmp_path, root):
+def test_existing_folder_is_refused_and_left_alone(tmp_path):
     (tmp_path / "kept").write_text("mine")
     config = load_config("digits/add_resnet8")
     with pytest.raises(UserError, match="exists: take another --out"):
@@ -247,7 +246,7 @@ def test_modules_of_one_name_are_both_copied(tmp_path, monkeypatch):
         import_modules(["empty_x"])
 
 
-def test_nothing_is_written_when_the_configuration_cannot_run(tmp_path, root):
+def test_nothing_is_written_when_the_configuration_cannot_run(tmp_path):
     config = load_config("cifar/aff_resnet8", [f"data.root={tmp_path / 'absent'}"])
     with pytest.raises(UserError, match="cifar100: nothing in"):
         train(config, tmp_path / "run", parse_devices("cpu"))
@@ -310,37 +309,29 @@ def test_a_folder_without_metrics(tmp_path):
         read_metrics(tmp_path)
 
 
-def test_a_run_is_drawn_against_a_csv(digits_run, tmp_path, monkeypatch, capsys):
+def test_a_run_is_drawn_against_a_csv(digits_run, tmp_path, call):
     theirs = write_curve(tmp_path / "theirs.csv", "epoch,test_accuracy\n1,0.5\n2,0.9\n")
     picture = tmp_path / "curves.png"
-    script = load_command("plot")
     (tmp_path / "lr=0.1").symlink_to(digits_run[0])
-    command = ["plot_runs.py", "--out", str(picture), f"$ours={digits_run[0]}", str(theirs)]
-    command.append(str(tmp_path / "lr=0.1"))
-    monkeypatch.setattr("sys.argv", command)
-    script.main()
+    words = ("plot", "--out", picture, f"$ours={digits_run[0]}", theirs, tmp_path / "lr=0.1")
+    printed = call(*words).out
     figure = draw_curves({"a": read_metrics(digits_run[0])})
     assert [axis.get_ylabel() for axis in figure.axes] == ["loss", "accuracy (%)"]
-    assert capsys.readouterr().out == f"written {picture}\n"
+    assert printed == f"written {picture}\n"
     assert Image.open(picture).width > 500
-    monkeypatch.setattr("sys.argv", [*command, str(theirs)])
     with pytest.raises(UserError, match="two sources are called 'theirs'"):
-        script.main()
-    monkeypatch.setattr("sys.argv", ["plot_runs.py", "--out", "x.txt", str(theirs)])
+        call(*words, theirs)
     with pytest.raises(UserError, match="name a .png"):
-        script.main()
+        call("plot", "--out", "x.txt", theirs)
 
 
-def test_runs_on_several_data_sets_are_drawn_with_a_warning(
-    digits_run, root, tmp_path, monkeypatch, capsys
-):
+def test_runs_on_several_data_sets_are_drawn_with_a_warning(digits_run, root, tmp_path, call):
     ours = next((root / "results/reduced").glob("aff_*-seed0.json"))
-    command = ["plot_runs.py", "--out", str(tmp_path / "curves.png"), f"a={digits_run[0]}"]
-    for more, warned in (([f"b={digits_run[0]}"], False), ([f"b={ours}"], True)):
-        monkeypatch.setattr("sys.argv", [*command, *more])
-        load_command("plot").main()
+    words = ("plot", "--out", tmp_path / "curves.png", f"a={digits_run[0]}")
+    for other, warned in ((digits_run[0], False), (ours, True)):
+        errors = call(*words, f"b={other}").err
         expected = "CIFAR-100, fine (100 classes) and on digits, 10 digits: do not compare them"
-        assert (expected in capsys.readouterr().err) == warned
+        assert (expected in errors) == warned
 
 
 def test_a_peak_of_the_loss_does_not_flatten_the_rest():

@@ -37,7 +37,7 @@ def fails_with(root, monkeypatch, capfd):
     return run
 
 
-def test_train_then_export(script, fails_with, root, tmp_path):
+def test_train_then_export(script, fails_with, tmp_path):
     config = "digits/add_resnet8"
     arguments = ("--config", config, "--out", tmp_path / "run", "--devices", "cpu:2")
     trained = script("train_cifar.py", *arguments, "epochs=1", "schedule.warmup=0")
@@ -51,7 +51,7 @@ def test_train_then_export(script, fails_with, root, tmp_path):
     fails_with("exists", "train_cifar.py", *arguments)
 
 
-def test_train_errors(fails_with, root, tmp_path):
+def test_train_errors(fails_with, tmp_path):
     config = "cifar/aff_resnet8"
     out = ("--out", tmp_path / "run")
     fails_with("there is no config", "train_cifar.py", "--config", tmp_path / "no.yaml", *out)

@@ -7,7 +7,7 @@ import shutil
 import mxnet as mx
 import numpy as np
 import pytest
-from helpers import assert_close, load_command
+from helpers import assert_close
 from mask_files import write_binary, write_masks
 from mxnet import autograd
 from mxnet.gluon import nn
@@ -559,14 +559,10 @@ def test_a_stopped_run_goes_on_bit_equal(mask_run, tmp_path):
             assert ours[key] == theirs[key]
 
 
-def test_a_run_is_evaluated_by_the_script_and_exported(mask_run, tmp_path, monkeypatch, capsys):
+def test_a_run_is_evaluated_by_the_script_and_exported(mask_run, tmp_path, call):
     folder, result = mask_run
-    script = load_command("evaluate")
     table = tmp_path / "classes.csv"
-    command = ["evaluate.py", "--run", str(folder / "run"), "--per-class", str(table)]
-    monkeypatch.setattr("sys.argv", command)
-    script.main()
-    line = capsys.readouterr().out
+    line = call("evaluate", "--run", folder / "run", "--per-class", table).out
     assert f"mean IoU {result['best_mean_iou']:.2%}, pixel accuracy " in line
     assert table.read_text().startswith("class,pixels,correct,accuracy,iou\n")
     export_folder(run_subject(folder / "run"), tmp_path / "export", ("symbol",))
@@ -623,25 +619,21 @@ def rows(text):
     return [line for line in text.splitlines() if line.startswith("  class")]
 
 
-def test_pictures_views_and_their_errors(mask_run, tmp_path, monkeypatch, capsys):
+def test_pictures_views_and_their_errors(mask_run, tmp_path, call):
     folder, _ = mask_run
-    script = load_command("evaluate")
 
-    def call(*arguments):
-        command = ["evaluate.py", "--run", str(folder / "run"), *map(str, arguments)]
-        monkeypatch.setattr("sys.argv", command)
-        script.main()
-        return capsys.readouterr().out
+    def evaluate(*arguments):
+        return call("evaluate", "--run", folder / "run", *arguments).out
 
     other = write_masks(tmp_path / "other", 20, names=["sky", "road", "tree"])
     pictures = tmp_path / "pictures"
-    plain = call("--pictures", pictures)
+    plain = evaluate("--pictures", pictures)
     assert "\n  class 0  iou" in plain and f"pictures: {pictures}" in plain
     names = sorted(path.name for path in pictures.iterdir())
     assert names == ["0.png", "13.png", "18.png", "5.png"]  # every fifth by name
     sheet = np.asarray(Image.open(pictures / "0.png"))
     assert sheet.shape[1] > 4 * 30 and (sheet[:, :, 0] == 214).any()  # something is wrong
-    views = call("--scales", "0.75,1", "--flip", "--tile", "16")
+    views = evaluate("--scales", "0.75,1", "--flip", "--tile", "16")
     assert "; scales 0.75,1; flip; tile 16\n" in views and rows(views) != rows(plain)
     for arguments, message in (
         (("--pictures", pictures), "pictures exists: take another --pictures"),
@@ -651,33 +643,29 @@ def test_pictures_views_and_their_errors(mask_run, tmp_path, monkeypatch, capsys
         (("--data", other), "has other classes than the data: class 0, class 1, class 2, ..., not"),
     ):
         with pytest.raises(UserError, match=message):
-            call(*arguments)
+            evaluate(*arguments)
 
 
-def test_predictions_become_masks_and_overlays(mask_run, tmp_path, monkeypatch, capsys):
+def test_predictions_become_masks_and_overlays(mask_run, tmp_path, call):
     folder, _ = mask_run
-    script = load_command("predict")
     export_folder(run_subject(folder / "run"), tmp_path / "export")
     (tmp_path / "photos").mkdir()
     for name, size in (("a", (30, 20)), ("b", (47, 61))):
         Image.new("RGB", size, "red").save(tmp_path / "photos" / f"{name}.png")
 
-    def call(*arguments):
-        command = ["predict.py", "--export", tmp_path / "export", *arguments]
-        monkeypatch.setattr("sys.argv", list(map(str, command)))
-        script.main()
-        return capsys.readouterr().out
+    def predict(*arguments):
+        return call("predict", "--export", tmp_path / "export", *arguments).out
 
     out = tmp_path / "masks"
-    assert "b.png: class " in call(tmp_path / "photos", "--out", out)
+    assert "b.png: class " in predict(tmp_path / "photos", "--out", out)
     for engine in ("mxnet", "onnxruntime"):
-        call(tmp_path / "photos", "--out", tmp_path / engine, "--engine", engine)
+        predict(tmp_path / "photos", "--out", tmp_path / engine, "--engine", engine)
         for name, size in (("a", (30, 20)), ("b", (47, 61))):
             mask, same = (Image.open(each / f"{name}.png") for each in (out, tmp_path / engine))
             assert mask.size == size and mask.mode == "P" and np.asarray(mask).max() < 3
             assert np.array_equal(mask, same)
             assert Image.open(out / f"{name}-overlay.png").size == size
-    record = json.loads(call(tmp_path / "photos" / "b.png", "--json"))
+    record = json.loads(predict(tmp_path / "photos" / "b.png", "--json"))
     (said,) = record["predictions"].values()
     assert said["width"] == 47 and sum(said["pixels"].values()) == 47 * 61
     (tmp_path / "empty").mkdir()
@@ -690,7 +678,7 @@ def test_predictions_become_masks_and_overlays(mask_run, tmp_path, monkeypatch, 
         ((tmp_path / "nothing.png", "--out", tmp_path / "x"), "nothing.png"),
     ):
         with pytest.raises(UserError, match=message):
-            call(*arguments)
+            predict(*arguments)
     assert not (tmp_path / "x").exists()
 
 

@@ -16,7 +16,7 @@ from openaff.tables.speed import read_speed
 from openaff.utils.packaged import TABLES, config_path
 
 
-def test_every_row_of_a_network_that_is_here_has_a_command(known, root):
+def test_every_row_of_a_network_that_is_here_has_a_command(known):
     """And its recipe trains that very network, on the labels of the published figure."""
     trained = 0
     for row in known.rows().values():
@@ -138,7 +138,7 @@ def test_counted_rows(known):
     }
 
 
-def test_runs_are_those_of_the_specification(known, source, root):
+def test_runs_are_those_of_the_specification(known, source):
     for dataset in ("cifar10", "cifar100", "imagenet"):
         rows = [row for row in known[f"{dataset}-runs"].rows if row.published is not None]
         runs = [run for run in source["training_runs"] if run["dataset"] == dataset]

@@ -3,7 +3,6 @@
 import shutil
 
 import pytest
-from helpers import load_command
 
 from openaff import UserError
 from openaff.data import DataConfig, load_dataset
@@ -74,17 +73,15 @@ def test_it_is_evaluated_exported_and_run(pixel_run, tmp_path):
         assert (maps == dataset.test.targets[:3]).mean() > 0.85
 
 
-def test_the_scripts_take_it_too(pixel_run, monkeypatch, capsys):
-    monkeypatch.setattr("sys.argv", ["evaluate.py", "--run", str(pixel_run[0])])
-    load_command("evaluate").main()
-    assert "aff_pixelnet1 on squares test, 3 classes: pixel accuracy 9" in capsys.readouterr().out
+def test_the_scripts_take_it_too(pixel_run, call):
+    words = ("evaluate", "--run", pixel_run[0])
+    assert "aff_pixelnet1 on squares test, 3 classes: pixel accuracy 9" in call(*words).out
     for flag, message in (
         ("--per-class", "the task pixels has no figures by class"),
         ("--confusion", "the task pixels has no confusion table"),
     ):
-        monkeypatch.setattr("sys.argv", ["evaluate.py", "--run", str(pixel_run[0]), flag, "x.csv"])
         with pytest.raises(UserError, match=message):
-            load_command("evaluate").main()
+            call(*words, flag, "x.csv")
 
 
 def test_settings_without_effect_on_it_are_refused():
