@@ -175,14 +175,14 @@ def build(schema, values, overrides=(), where="config"):
 
 def _check_sections(schema, given, where):
     for section in dataclasses.fields(schema):
-        kind = section.default_factory
-        if dataclasses.is_dataclass(kind) and section.name in given:
-            if not OmegaConf.is_dict(given[section.name]):
-                raise UserError(
-                    f"{where}: {section.name} is a section of settings, such as "
-                    f"{section.name}.{dataclasses.fields(kind)[0].name}, "
-                    f"not {given[section.name]!r}"
-                )
+        name, kind = section.name, section.default_factory
+        if not dataclasses.is_dataclass(kind) or name not in given:
+            continue
+        if not OmegaConf.is_dict(given[name]):
+            raise UserError(
+                f"{where}: {name} is a section of settings, such as "
+                f"{name}.{dataclasses.fields(kind)[0].name}, not {given[name]!r}"
+            )
 
 
 @functools.lru_cache(maxsize=None)
