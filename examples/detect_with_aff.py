@@ -10,6 +10,8 @@ is a check that boxes, targets, loss and features fit together, not a measure of
 generalises: train on all of COCO for that, by gluoncv's own scripts.
 """
 
+import openaff  # isort: skip  (before mxnet: it loads CUDA's libraries)
+
 import colorsys
 import json
 import pathlib
@@ -19,7 +21,6 @@ import numpy as np
 from PIL import Image, ImageDraw
 from tqdm import tqdm
 
-import openaff
 from openaff.data.image_folder import read_photo
 from openaff.models.detection import center_net, ssd
 from openaff.utils import cli

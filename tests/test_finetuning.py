@@ -12,6 +12,7 @@ from test_resume import assert_same_end
 from openaff import UserError, create_model
 from openaff.deploy.export import export_folder
 from openaff.deploy.subject import run_subject
+from openaff.models.bundled import pretrained_info
 from openaff.models.parameters import load_with_new_outputs
 from openaff.models.pretrained import PUBLISHED
 from openaff.tasks.classification import CrossEntropy
@@ -147,6 +148,19 @@ def test_a_published_name_with_its_file_is_a_start(tmp_path, monkeypatch):
         UserError, match="0.5 has the network add_cifar_resnet8, and model.name is aff_"
     ):
         load_start(net, _with(settings, name="aff_cifar_resnet8"))
+
+
+def test_a_key_of_the_package_is_a_start():
+    key, name = "aff_cifar_resnet8-coarse", "aff_cifar_resnet8"
+    options = pretrained_info(key)["options"]
+    net, theirs = network(4, name, **options), values(create_model(name, pretrained=key))
+    settings = _with(config(key, name=name), options=options)
+    assert load_start(net, settings) == {"from": key, "loaded": len(theirs) - 2, "new": OUTPUTS}
+    assert_equal(values(net), theirs, sorted(set(theirs) - {*OUTPUTS, "features.0.gamma"}))
+    with pytest.raises(UserError, match=f"{key} has avg_down=False, the network to train True: se"):
+        load_start(net, config(key, name=name))
+    with pytest.raises(UserError, match="start_params has no effect without a published name"):
+        config(key, ("start_params", "x"), name=name)
 
 
 def _with(settings, **model):

@@ -86,7 +86,7 @@ def settle_options(key, name, fusion, num_classes, options, defaults):
     if num_classes not in (None, info["outputs"]):
         raise UserError(
             f"pretrained={key!r} has {info['outputs']} outputs, not {num_classes}: leave "
-            f"num_classes out; for other classes train with start_from={weight_files(key)[0]}"
+            f"num_classes out; for other classes train with start_from={key}"
         )
     for option, value in options.items():
         own = info["options"].get(option, defaults[option])
@@ -98,7 +98,12 @@ def settle_options(key, name, fusion, num_classes, options, defaults):
 
 
 def load_pretrained(net, key):
-    """Load the weights of a key into its network, on the CPU.
+    """Load the weights of a key into its network, on the CPU; see :func:`checked_weights`."""
+    load_parameters(net, checked_weights(key), name=key)
+
+
+def checked_weights(key):
+    """The file of a key's parameters.
 
     Raises
     ------
@@ -118,4 +123,4 @@ def load_pretrained(net, key):
             f"{path} is damaged: its SHA-256 is not the one in {record.name}; install openaff "
             "anew, or take the file from its repository"
         )
-    load_parameters(net, path, name=key)
+    return path

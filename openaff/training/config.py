@@ -96,7 +96,7 @@ class Config(Section):
     epochs: int = MISSING
     seed: int = 0
     initializer: str = "xavier"  # xavier or msraprelu
-    start_from: Optional[str] = None  # what to start from: a file, a run, an export, or a name
+    start_from: Optional[str] = None  # a file, a run, an export, a key, or a name
     start_params: Optional[str] = None  # the file of a published name
     freeze: List[str] = field(default_factory=list)  # patterns of parameters that stay
     lr_mult: Dict[str, float] = field(default_factory=dict)  # pattern -> factor of the rate

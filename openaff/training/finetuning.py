@@ -4,6 +4,7 @@ import fnmatch
 import pathlib
 
 from ..models import model_info
+from ..models.bundled import checked_weights, list_pretrained, pretrained_info
 from ..models.parameters import load_with_new_outputs
 from ..models.pretrained import PUBLISHED
 from ..utils.descriptions import EXPORT, RESULT, read_description, read_result
@@ -23,7 +24,8 @@ def load_start(net, config):
         Left as it is where anything is wrong.
     config : Config
         Its ``start_from``: a file of parameters, the folder of a finished run (its best weights),
-        an export folder, or a published name, whose file is ``start_params``.
+        an export folder, a key of :func:`~openaff.list_pretrained`, or a published name, whose file
+        is ``start_params``.
 
     Returns
     -------
@@ -36,24 +38,20 @@ def load_start(net, config):
     UserError
         A file or folder that cannot be read, or is another network's.
     """
-    name = config.model.name
-    path = pathlib.Path(config.start_params or config.start_from)
-    if config.start_from in PUBLISHED:
-        known = PUBLISHED[config.start_from]
-        _same_network(config.start_from, known.model, name)
-        defaults = model_info(name).backbone.options
-        for key, value in known.options.items():
-            ours = config.model.options.get(key, defaults[key])
-            if ours != value:
-                raise UserError(
-                    f"start_from: {config.start_from} has {key}={value!r}, the network to train "
-                    f"{ours!r}: set model.options.{key}"
-                )
+    name, source = config.model.name, config.start_from
+    path = pathlib.Path(config.start_params or source)
+    if source in PUBLISHED:
+        known = PUBLISHED[source]
+        _same_options(source, known.model, known.options, config.model)
+    elif source in list_pretrained():
+        known = pretrained_info(source)
+        _same_options(source, known["model"], known["options"], config.model)
+        path = checked_weights(source)
     elif path.is_dir():
         path = _file_of(path, name)
     new = load_with_new_outputs(net, path, name)
     total = len(net._collect_params_with_prefix())
-    return {"from": config.start_from, "loaded": total - len(new), "new": new}
+    return {"from": source, "loaded": total - len(new), "new": new}
 
 
 def describe_start(start):
@@ -93,6 +91,18 @@ def _file_of(folder, name):
 def _same_network(source, theirs, ours):
     if theirs != ours:
         raise UserError(f"start_from: {source} has the network {theirs}, and model.name is {ours}")
+
+
+def _same_options(source, model, options, ours):
+    _same_network(source, model, ours.name)
+    defaults = model_info(model).backbone.options
+    for key, value in options.items():
+        own = ours.options.get(key, defaults[key])
+        if own != value:
+            raise UserError(
+                f"start_from: {source} has {key}={value!r}, the network to train {own!r}: set "
+                f"model.options.{key}"
+            )
 
 
 def freeze(net, patterns):
