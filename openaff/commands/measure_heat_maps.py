@@ -198,7 +198,7 @@ def table(result):
     columns += ["fusion", "seeds"]
     columns += ["empty maps, %"] if by_size else []
     for name in names:
-        columns += [f"{titles.get(name, name)}, %", "less the plain sum's"]
+        columns += [f"{titles.get(name, name)}, %", "minus the plain sum"]
     cells = []
     for row in result["rows"]:
         cell = (

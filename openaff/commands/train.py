@@ -77,7 +77,9 @@ def _parse_args(description, command, backend):
         help="settings that differ from the recipe's; with --resume only some, such as epochs",
     )
     parser.add_argument("--config", metavar="CONFIG", help="another way to name the recipe")
-    parser.add_argument("--out", metavar="DIR", help="run folder to make (runs/CONFIG)")
+    parser.add_argument(
+        "--out", metavar="DIR", help="run folder to make (runs/CONFIG, or CONFIG-2 ...)"
+    )
     parser.add_argument("--resume", metavar="DIR", help="continue the run of this folder")
     parser.add_argument(
         "--checkpoint", metavar="NAME", help=f"of --resume's folder: {LAST} or {PREVIOUS}"

@@ -190,8 +190,10 @@ ABOUT = """# The published tables, and ours beside them
 on the test split. A column without a figure is left out. A blank published
 figure: the source does not print it. A blank figure of ours: not run yet.
 
-- One row: `openaff tables --row ID --run --out DIR data.root=DIR` trains it by the recipe of the
-  published figure, or goes on with its run folder. `openaff configs RECIPE` prints a recipe.
+- One row: `openaff tables --row ID --run --devices gpu:0 data.root=DIR` trains it by the recipe of
+  the published figure, in `runs/ID`, or goes on there. DIR is the folder of the data. `--list` has
+  the command of each row, with its devices. `--results runs/results` keeps your result apart from
+  ours. `openaff configs RECIPE` prints a recipe.
 - `--protocol reduced` trains a row's reduced form, which two CPU cores can finish. The columns
   "ours, reduced" are of it. Do not compare them with published figures.
 - A whole table: `openaff tables --table paper-table4 --run --protocol reduced --seeds 0,1,2
