@@ -11,8 +11,7 @@ GPU_MXNET := $(if $(filter cpu,$(MXNET)),cu117,$(MXNET))
 BIN := $(VENV)/bin
 # Another interpreter or mxnet is another installation.
 STAMP := $(VENV)/installed-$(MXNET)-$(subst /,_,$(PYTHON))
-SPACE := $(subst ,, )
-INSTALLED := $(STAMP)$(if $(EXTRAS),-$(subst /,_,$(subst =,,$(subst $(SPACE),_,$(EXTRAS)))))
+INSTALLED := $(STAMP)$(if $(EXTRAS),-$(shell echo '$(EXTRAS)' | tr -c 'a-zA-Z0-9.\n' _))
 
 .PHONY: demo docs test test-long test-faults test-gpu-wheels lint clean
 
@@ -70,6 +69,6 @@ $(STAMP): setup.py
 
 ifneq ($(INSTALLED),$(STAMP))
 $(INSTALLED): $(STAMP)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(EXTRAS)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(patsubst %,'%',$(EXTRAS))
 	@touch $@
 endif

@@ -13,25 +13,31 @@ generalises: train on all of COCO for that, by gluoncv's own scripts.
 import openaff  # isort: skip  (before mxnet: it loads CUDA's libraries)
 
 import colorsys
-import json
 import pathlib
 
 import mxnet as mx
 import numpy as np
 from PIL import Image, ImageDraw
-from tqdm import tqdm
 
 from openaff.data.image_folder import read_photo
 from openaff.models.detection import center_net, ssd
 from openaff.utils import cli
-from openaff.utils.arguments import Parser
+from openaff.utils.arguments import Parser, add_option
 from openaff.utils.configs import parse_options
 from openaff.utils.errors import UserError, positive_int
-from openaff.utils.files import atomic
+from openaff.utils.files import atomic, check_parent
 from openaff.utils.imports import import_gluoncv
+from openaff.utils.json_files import read_json
+from openaff.utils.progress import progress_bar
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SHOWN = 0.3  # score from which on a box is drawn
+
+COCO = {  # what annotations must hold
+    "categories": [{"id": int, "name": str}],
+    "images": [{"id": int, "file_name": str}],
+    "annotations": [{"image_id": int, "category_id": int, "iscrowd": int, "bbox": [float]}],
+}
 
 
 def parse_args():
@@ -44,13 +50,7 @@ def parse_args():
     parser.add_argument(
         "--model", default="aff_fpn_resnet8", metavar="NAME", help="features (%(default)s)"
     )
-    parser.add_argument(
-        "--option",
-        action="append",
-        default=[],
-        metavar="key=value",
-        help="of the model, such as width_multiplier=1; may be repeated",
-    )
+    add_option(parser, "of the model, such as width_multiplier=1")
     parser.add_argument("--steps", type=int, default=300, metavar="N", help="(%(default)s)")
     parser.add_argument("--lr", type=float, default=0.003, help="Adam's (%(default)s)")
     parser.add_argument("--out", required=True, metavar="FILE", help="picture to write")
@@ -71,11 +71,11 @@ def read_photos(root, split, count, size):
     """
     path = pathlib.Path(root) / "annotations" / f"instances_{split}.json"
     try:
-        content = json.loads(path.read_text())
+        content = read_json(path, COCO)
         names = {each["id"]: each["name"] for each in content["categories"]}
         boxes = {each["id"]: [] for each in content["images"]}
         for each in content["annotations"]:
-            if not each["iscrowd"]:
+            if not each["iscrowd"] and each["category_id"] in names:
                 left, top, width, height = each["bbox"]
                 box = (left, top, left + width, top + height)
                 boxes[each["image_id"]].append((*box, each["category_id"]))
@@ -83,7 +83,7 @@ def read_photos(root, split, count, size):
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from None
     except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} is not a file of COCO's annotations: {error!r}") from None
+        raise UserError(f"{path} is not a file of COCO's annotations: {error}") from None
     chosen = [number for number in sorted(boxes) if boxes[number]][:count]
     if len(chosen) < count:
         raise UserError(f"{path} has {len(chosen)} photographs with boxes, not {count}")
@@ -178,7 +178,7 @@ def learn(detector, images, steps, lr):
     options = {"learning_rate": lr, "lr_scheduler": schedule}
     trainer = mx.gluon.Trainer(net.collect_params(), "adam", options)
     losses = []
-    for _ in tqdm(range(steps), unit="step", leave=False, disable=None):
+    for _ in progress_bar(range(steps), unit="step"):
         with mx.autograd.record():
             loss = detector.loss(net(images))
         loss.backward()
@@ -234,8 +234,11 @@ def draw(path, pixels, found, labels, classes):
 
 def main():
     args = parse_args()
+    check_parent(args.out)
     for name in ("images", "size", "steps"):
         positive_int(f"--{name}", getattr(args, name))
+    if not 0 < args.lr < float("inf"):
+        raise UserError(f"--lr {args.lr}: write a positive number")
     pixels, labels, classes = read_photos(args.data, args.split, args.images, args.size)
     options = parse_options(args.option)
     levels = openaff.create_model(args.model, features_only=True, **options)

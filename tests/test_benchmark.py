@@ -1,4 +1,3 @@
-import pathlib
 import sys
 
 import pytest
@@ -60,11 +59,31 @@ def test_every_engine_computes_the_same(uncompiled, tmp_path):
         assert_close(engines[name](images), expected)
 
 
-def test_what_is_not_installed_is_left_out(monkeypatch, capsys):
-    monkeypatch.setitem(sys.modules, "openvino", None)
-    engines = {}
-    benchmark._add(engines, benchmark._openvino, pathlib.Path("absent"))
-    assert engines == {} and capsys.readouterr().err.startswith("left out: OpenVINO cannot be imp")
+def test_what_is_not_installed_is_left_out(monkeypatch, capsys, tmp_path):
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    monkeypatch.setitem(sys.modules, "torch", None)
+    engines = benchmark._engines(*benchmark.DEPLOYED[0], tmp_path)
+    assert list(engines) == ["printed", "ours", "add", "oneDNN"]
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.startswith("left out: ONNX export needs onnx and onnxruntime (")
+    assert second.startswith("left out: PyTorch is needed for this (")
+
+
+def test_pytorch_that_cannot_compile_is_left_out_alone(monkeypatch, capsys):
+    torch = pytest.importorskip("torch", reason="needs the extra [torch]")
+
+    def no_compiler(network):
+        def fails(*_):
+            raise RuntimeError("no C++ compiler\nat all")
+
+        return fails
+
+    monkeypatch.setattr(torch, "compile", no_compiler)
+    key, backbone, options, size = benchmark.DEPLOYED[0]
+    net = benchmark.build_network(key, backbone, options)
+    runs = benchmark._pytorch(net, f"{key}_{backbone}", options, (3, *size))
+    assert list(runs) == ["PyTorch", "PyTorch, channels last"]
+    assert capsys.readouterr().err == "left out: PyTorch cannot compile: no C++ compiler at all\n"
 
 
 def test_data_compares_with_gluon():

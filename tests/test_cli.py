@@ -27,7 +27,7 @@ def ending(capsys):
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
 def test_a_full_disk_names_the_file_and_says_what_to_do(ending, number):
     error = OSError(number, "no space", "runs/a/last.ckpt")
-    remedy = "free some space there, then repeat the command, or continue with --resume"
+    remedy = "free some space, then repeat the command; a training goes on with --resume"
     assert ending(error) == (2, [f"error: no space: runs/a/last.ckpt: {remedy}"])
     other = OSError(errno.EACCES, "Permission denied", "a")
     assert ending(other) == (2, ["error: Permission denied: a"])
@@ -44,6 +44,13 @@ def test_a_variable_shows_the_traceback_of_an_error(ending, monkeypatch, error):
     status, lines = ending(error)
     assert status == 2 and lines[0].startswith("Traceback") and lines[-1] == "error: why"
     assert any("raise error" in line for line in lines)
+
+
+def test_pytorch_without_memory_is_one_line(ending):
+    lines = "CUDA out of memory. Tried to allocate 3638.41 GiB.\nSee documentation"
+    assert ending(RuntimeError(lines)) == (2, ["error: See documentation"])
+    with pytest.raises(RuntimeError, match="^another$"):
+        ending(RuntimeError("another"))
 
 
 def test_control_characters_do_not_reach_the_terminal(ending):

@@ -117,7 +117,7 @@ def test_the_help_of_a_script_names_the_script(root, monkeypatch, capsys):
     assert "train_cifar.py [-h]" in out and f"\n    python {path} cifar/aff_resnet8 data" in out
 
 
-def test_configs_are_listed_with_their_first_line(openaff):
+def test_configs_are_listed_with_their_first_line(openaff, tmp_path):
     _, out, _ = openaff("configs")
     assert [line.split()[0] for line in out.splitlines()] == config_names()
     _, out, _ = openaff("configs", "digits/a*")
@@ -126,9 +126,14 @@ def test_configs_are_listed_with_their_first_line(openaff):
     assert openaff("configs", "digits/aff_resnet8") == (0, text, "")
     assert "did you mean 'digits/aff_resnet8'" in openaff("configs", "digits/aff_resnet")[2]
     assert "no config matches 'x*'" in openaff("configs", "x*")[2]
+    (tmp_path / "a.yaml").write_bytes(b"a: \xe9")
+    line = f"error: {tmp_path / 'a.yaml'} is not in UTF-8\n"
+    assert openaff("configs", str(tmp_path / "a.yaml")) == (2, "", line)
 
 
-@pytest.mark.parametrize("command", ["openaff configs", "openaff doctor", "openaff.doctor"])
+@pytest.mark.parametrize(
+    "command", ["openaff --help", "openaff configs", "openaff doctor", "openaff.doctor"]
+)
 def test_a_reader_that_has_read_enough_gets_no_error(root, command):
     words = f"{sys.executable} -m {command} | head -1; echo ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", words], capture_output=True, text=True, cwd=str(root))
@@ -251,6 +256,28 @@ def test_pages_of_figures_are_a_clones(monkeypatch, tmp_path):
     (tmp_path / "page.md").write_text("x")
     with pytest.raises(UserError, match="--page writes the figures of a clone"):
         script.write_page(tmp_path / "page.md")
+    monkeypatch.setattr(script, "clone", lambda: tmp_path)
+    file = tmp_path / "measurements/heat_maps/a.json"
+    file.parent.mkdir(parents=True)
+    for text in ("{", "[]", '{"rows": []}', '{"rows": [{"fusion": "aff", "seeds": 1}]}'):
+        file.write_text(text)
+        with pytest.raises(UserError, match=f"{file} holds no figures of heat maps: ."):
+            script.write_page(tmp_path / "page.md")
+    file.unlink()
+    (tmp_path / "page.md").write_bytes(b"\xe9")
+    with pytest.raises(UserError, match="page.md is not in UTF-8"):
+        script.write_page(tmp_path / "page.md")
+
+
+def test_a_stopped_demo_says_how_it_is_begun_again(call, monkeypatch, tmp_path):
+    def stop(*_):
+        raise Stopped("SIGINT: stopped after step 3")
+
+    monkeypatch.setattr(load_command("demo"), "train", stop)
+    with pytest.raises(
+        Stopped, match=f"after step 3; remove {tmp_path / 'x'}, then begin the demo"
+    ):
+        call("demo", "--out", tmp_path / "x")
 
 
 @pytest.mark.parametrize("where, command", [(1, "-e .[onnx]"), (None, "'openaff[onnx]'")])

@@ -42,6 +42,8 @@ def test_to_yaml_reads_back_equal(write, tmp_path):
         (["epoch=3"], "unknown key 'epoch'; did you mean 'epochs'"),
         (["schedule.epochs=3"], "unknown key 'schedule.epochs'; did you mean 'epochs'"),
         (["lr=3"], "unknown key 'lr'; did you mean 'optimizer.lr'"),
+        (["data..root=3"], r"unknown key 'data'.*\(known: data.name, data.root"),
+        (["optimizer.lr.x=3"], "optimizer.lr: .*could not be converted to Float"),
         (["model.batch_size=3"], "did you mean 'data.batch_size'"),
         (["optimizer.lrr=3"], "unknown key 'optimizer.lrr'; did you mean 'optimizer.lr'"),
         (["epochs=many"], "epochs: .*many.*could not be converted to Integer"),

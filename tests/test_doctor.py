@@ -49,6 +49,15 @@ def test_called_from_python_it_changes_no_signal(monkeypatch):
     assert signal.getsignal(signal.SIGPIPE) == before  # else a worker's death would end the caller
 
 
+@pytest.mark.parametrize("text", ["abc", "0", "-1", "inf", "nan"])
+def test_a_time_limit_is_a_positive_number(monkeypatch, capsys, text):
+    monkeypatch.setattr(sys, "argv", ["openaff", "doctor", f"--time-limit={text}"])
+    with pytest.raises(SystemExit):
+        doctor.main()
+    message = f"argument --time-limit: '{text}': write a positive number of seconds; see --help"
+    assert capsys.readouterr().err == f"error: {message}\n"
+
+
 def test_it_works_where_mxnet_cannot_be_imported(root, tmp_path):
     (tmp_path / "mxnet.py").write_text("raise OSError('libgomp.so.1: cannot open shared object')\n")
     can_train, findings = run_doctor(root, tmp_path, PYTHONPATH=f"{tmp_path}:{root}")

@@ -311,7 +311,8 @@ def test_the_measured_step_is_the_recipes(known):
 def test_a_file_that_holds_no_speeds(tmp_path):
     assert speed.read_speed(tmp_path) == {} == speed.read_speed(None)
     (tmp_path / "measurements").mkdir()
-    for text in ("{", '{"figures": [{"case": "a", "images/s": "fast"}]}'):
+    for value in ('"fast"', "0", "-1", "nothing"):
+        text = f'{{"figures": [{{"case": "a", "images/s": {value}}}]}}'
         (tmp_path / speed.FILE).write_text(text)
         with pytest.raises(UserError, match="speed.json holds no speeds: .* openaff benchmark"):
             speed.read_speed(tmp_path)

@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import functools
 import json
+import shutil
 import subprocess
 import sys
 
@@ -106,7 +107,8 @@ def test_a_pyramid_explains_the_pixels_of_a_class_and_measures_them_against_the_
     found = aff.net(mx.nd.array(batch)).argmax(axis=1).asnumpy()[0] == 2
     found[0] = False
     assert view.iou == pytest.approx((found & (truth == 2)).sum() / (found | (truth == 2)).sum())
-    assert [each.shape for each in view.weights] == [(32, 16, 16), (16, 32, 32)]
+    shapes = {name: each.shape for name, each in view.weights.items()}
+    assert shapes == {"fusion 1": (32, 16, 16), "fusion 2": (16, 32, 32)}
 
 
 def test_the_figure_has_a_row_an_image_and_a_column_a_map():
@@ -183,7 +185,9 @@ def test_the_command(digits_run, tmp_path, call):
     assert [each["image"] for each in written["images"]] == ["photo.png", "test 0", "test 5"]
     assert written["images"][0]["label"] == "3"
     (view,) = written["images"][1]["networks"]
-    assert view["methods"] == ["gradcam", "eigencam"] and len(view["mean_weights"]) == 3
+    assert view["methods"] == ["gradcam", "eigencam"] and list(view["mean_weights"]) == [
+        *("fusion 1", "fusion 2", "fusion 3")
+    ]
     figures = view["measures"]["gradcam"]
     assert 0 <= figures["deletion"] <= 1 and 0 <= figures["insertion"] <= 1
     assert view["right"] == (view["predicted"] == written["images"][1]["label"])
@@ -209,11 +213,20 @@ def test_nothing_is_known_of_a_photographs_pixels(tmp_path, call):
 
 
 def test_another_run_beside(digits_run, tmp_path, call):
-    (tmp_path / "other").symlink_to(digits_run[0])
+    shutil.copytree(digits_run[0], tmp_path / "other")
     options = ["--compare", tmp_path / "other", "--test", "1", "--out", tmp_path / "figure.png"]
     call("explain", "--run", digits_run[0], *options)
     (image,) = json.loads((tmp_path / "figure.json").read_text())["images"]
     assert [each["network"] for each in image["networks"]] == ["digits", "other"]
+    (tmp_path / "result.json").write_text("{}")
+    (tmp_path / "folder.json").mkdir()
+    for name, message in (
+        ("result", "result.json is there, of something else: take another name"),
+        ("folder", "cannot write .*folder.json: it is a folder"),
+    ):
+        with pytest.raises(UserError, match=message):
+            call("explain", "--run", digits_run[0], *options[:-1], tmp_path / f"{name}.png")
+    assert (tmp_path / "result.json").read_text() == "{}"
     for first, message in (
         (("--run", tmp_path / "other"), "--compare names a run twice"),
         (("--pretrained", "aff_cifar_resnet8-digits"), "--compare needs --run: it sets other"),
@@ -379,7 +392,8 @@ def test_a_study_needs_the_plain_sum(digits_run):
 def study(monkeypatch, *subjects):
     """What ``load_runs`` makes of runs with these subjects."""
     script = load_command("measure_heat_maps")
-    monkeypatch.setattr(script, "run_subject", lambda folder, which: subjects[int(folder)])
+    named = [dataclasses.replace(e, score={"seed": n // 2}) for n, e in enumerate(subjects)]
+    monkeypatch.setattr(script, "run_subject", lambda folder, which: named[int(folder)])
     return script.load_runs([str(index) for index in range(len(subjects))])
 
 
@@ -392,6 +406,8 @@ def test_runs_of_a_study_are_grouped_by_fusion_however_it_is_given(monkeypatch):
         "iaff": 1,
     }
     assert next(iter(found)) == "add"
+    with pytest.raises(UserError, match="1 has the seed of another run of cifar_resnet8: name one"):
+        study(monkeypatch, bare, bare)
     deeper = dataclasses.replace(bare, model="add_cifar_resnet14")
     with pytest.raises(UserError, match="1 is no other seed of cifar_resnet8: its network or its"):
         study(monkeypatch, bare, deeper)

@@ -347,7 +347,7 @@ def test_errors(name, options, message):
 def test_what_the_fusions_of_a_pyramid_weigh():
     net = initialized("aff_fpn_resnet8", **TINY)
     weights = fusion_weights(net, input_value(SHAPE))
-    assert [each.shape for each in weights] == [(2, 32, 4, 6), (2, 16, 8, 12)]
+    assert [each.shape for (each,) in weights] == [(2, 32, 4, 6), (2, 16, 8, 12)]
 
 
 # --- What networks cost ---------------------------------------------------------------------------

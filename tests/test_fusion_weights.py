@@ -21,8 +21,8 @@ def network(fusion):
 )
 def test_one_map_of_weights_a_fusion(fusion, shapes):
     weights = fusion_weights(network(fusion), X)
-    assert [weight.shape for weight in weights] == shapes
-    for weight in weights:
+    assert [[weight.shape for weight in rounds] for rounds in weights] == [[s] for s in shapes]
+    for (weight,) in weights:
         assert 0 <= weight.min() < weight.max() <= 1
 
 
@@ -34,24 +34,27 @@ def test_the_weights_are_those_of_the_first_fusion():
     context = mx.nd.broadcast_add(
         block.attention.local_att(total), block.attention.global_att(total)
     )
-    assert_close(fusion_weights(net, X)[0], mx.nd.sigmoid(context))
+    assert_close(fusion_weights(net, X)[0][0], mx.nd.sigmoid(context))
 
 
 def test_iaff_weighs_twice():
-    assert len(fusion_weights(network("iaff"), X)) == 6
+    weights = fusion_weights(network("iaff"), X)
+    channels = [[weight.shape[1] for weight in rounds] for rounds in weights]
+    assert channels == [[16, 16], [32, 32], [64, 64]]
 
 
 def test_cells_are_fusions():
     net = create_model("aff_cifar_inception_resnet8", width_multiplier=1, num_classes=4)
     weights = fusion_weights(filled(net), X)
     shapes = [(16, 32, 32)] * 3 + [(16, 16, 16), (32, 16, 16), (32, 8, 8), (64, 8, 8)]
-    assert [weight.shape[1:] for weight in weights] == shapes
+    assert [weight.shape[1:] for (weight,) in weights] == shapes
 
 
 def test_gates_are_no_fusions():
     net = create_model("aff_cifar_resnext11_32x4d", num_classes=4, use_se=True)
     weights = fusion_weights(filled(net), X)
-    assert [weight.shape[1:] for weight in weights] == [(256, 32, 32), (512, 16, 16), (1024, 8, 8)]
+    shapes = [weight.shape[1:] for (weight,) in weights]
+    assert shapes == [(256, 32, 32), (512, 16, 16), (1024, 8, 8)]
 
 
 def test_a_plain_sum_has_no_weights():

@@ -356,7 +356,8 @@ def test_script_errors(call, tmp_path):
         (["--train", folder, "--resize", 0], "--resize must be a positive integer"),
         (["--val", tmp_path / "file.tar"], "needs its labels: --devkit or --val-labels"),
         (["--val", folder, "--devkit", "x"], "--devkit has no effect unless --val is a tar file"),
-        (["--train", tmp_path / "absent"], "cannot read"),
+        (["--train", tmp_path / "absent"], "--train .*absent: there is no such file or folder"),
+        (["--val", tmp_path / "absent"], "--val .*absent: there is no such file or folder"),
         (["--val", tmp_path / "file.tar", "--val-labels", "absent"], "cannot read absent"),
     ):
         with pytest.raises(UserError, match=message) as caught:

@@ -5,11 +5,12 @@ import os
 
 import numpy as np
 import pytest
-from mask_files import fifo, write_coco
+from mask_files import fifo, run_lengths, write_coco
 from PIL import Image
 
 from openaff import UserError
 from openaff.data import DataConfig, load_dataset
+from openaff.data.coco import _decoder
 from openaff.data.transforms import IGNORE
 from openaff.utils.files import link
 
@@ -154,6 +155,26 @@ def runs(coco, counts):
     edit(coco, lambda content: content["annotations"][0].update(segmentation=segmentation))
 
 
+def compressed(coco, change):
+    """Give the first object a mask in the compressed form, with its text changed."""
+    code = run_lengths(np.arange(1200).reshape(30, 40) % 7 > 3, text=True)
+    code["counts"] = change(code["counts"])
+    edit(coco, lambda content: content["annotations"][0].update(segmentation=code))
+
+
+def test_compressed_runs_are_those_of_pycocotools():
+    rng = np.random.RandomState(0)
+    decode = _decoder()
+    for height, width in ((1, 1), (3, 5), (30, 40), (200, 300)):
+        for share in (0, 0.01, 0.5, 1):
+            mask = rng.rand(height, width) < share
+            mask[height // 2 :, : width // 2] ^= True  # long runs, too
+            code = run_lengths(mask, text=True)
+            assert np.array_equal(decode(code, height, width), mask)
+            code = run_lengths(mask)
+            assert np.array_equal(decode(code, height, width), mask)
+
+
 WRONG = {
     "unknown": (lambda coco: None, ["stop sgn"], "no category 'stop sgn'; did you mean 'stop sign"),
     "quite unknown": (
@@ -233,6 +254,24 @@ WRONG = {
         lambda coco: runs(coco, [-100, 5, 1295]),
         ["stop sign"],
         "cannot read an object of 000000000001.jpg .ValueError: a run length is negative",
+    ),
+    "compressed runs of another size": (
+        lambda coco: compressed(coco, lambda counts: counts[:-1]),
+        ["stop sign"],
+        "cannot read an object of 000000000001.jpg .ValueError: its run lengths are not for 40 x",
+    ),
+    "no compressed runs": (
+        lambda coco: compressed(coco, lambda counts: ""),
+        ["stop sign"],
+        "cannot read an object of 000000000001.jpg .ValueError: its run lengths are not for 40 x",
+    ),
+    "a far point": (
+        lambda coco: edit(
+            coco,
+            lambda content: content["annotations"][0].update(segmentation=[[-1e12, 0, 5, 5, 0, 5]]),
+        ),
+        ["stop sign"],
+        "cannot read an object of 000000000001.jpg .ValueError: a polygon's point is far outside",
     ),
     "a pipe": (
         lambda coco: fifo(coco / "annotations/instances_train2017.json"),

@@ -561,6 +561,10 @@ def saved(path, **values):
         ("a.pth", {"epoch": 1}, "AFF", "is no state dict: 'epoch' is a int, not a tensor"),
         ("a.pth", {0: torch.ones(1)}, "AFF", "is no state dict: the name 0 is no string"),
         ("a.pth", {}, "AFF", "holds no tensors"),
+        ("a.pth", {"x": torch.ones(2, 2).to_sparse()}, "AFF", "'x' is no dense tensor of real num"),
+        ("a.pth", {"x": torch.ones(2, dtype=torch.complex64)}, "AFF", "'x' is no dense tensor of"),
+        ("a.pth", {"output.bias": torch.ones(())}, "add_cifar_resnet8", "missing .*features.0.we"),
+        ("a.pth", {"local_att.0.weight": torch.ones(0, 8, 1, 1)}, "AFF", "does not tell the chan"),
         ("a.pth", pathlib.PurePosixPath("x"), "AFF", "holds more than tensors"),
         ("a.pth", "aff", None, "does not say which network it is of: name it, --model"),
         ("a.pth", "aff", "iAFF", "missing .*local_att2.0.weight"),
@@ -588,6 +592,19 @@ def test_more_import_errors(tmp_path, monkeypatch, call):
         states.import_state(path, "AFF", {"r": 4})
     with pytest.raises(UserError, match="--shared-global has no effect: AFF has no global_att2"):
         states.import_state(path, "AFF", shared_global=True)
+    state = network.IAFF(8).state_dict()
+    state["global_att2.1.weight"] = torch.ones(3)
+    odd = saved(tmp_path / "odd.pth", whole=state)
+    with pytest.raises(UserError, match="--shared-global|of another shape"):
+        states.import_state(odd, "AFF", shared_global=True)
+    states.import_state(odd, "iAFF", shared_global=True)  # what is odd is not used
+    old = tmp_path / "old.pth"
+    torch.save({"a": torch.ones(4)}, old, _use_new_zipfile_serialization=False)
+    whole = old.read_bytes()
+    for length in range(0, len(whole), 7):
+        old.write_bytes(whole[:length])
+        with pytest.raises(UserError, match="is damaged or no file of torch.save|or is damaged: s"):
+            states.import_state(old, "AFF")
     iaff = network.IAFF(8)
     iaff.global_att2.load_state_dict(iaff.global_att.state_dict())
     same = saved(tmp_path / "iaff.pth", whole=iaff.state_dict())

@@ -48,6 +48,11 @@ def test_script(script, known, tmp_path, digits_run, call):
     assert "paper-table7.basic: counted, not trained" in listing
     assert tables("--table", "paper-table3", "--group", "imagenet").count("Global") == 4
     assert "**" not in tables("--table", "paper-table7")
+    short = tables("--table", "all", "--group", "short-skip")
+    assert "#### Short skip: ResNet on CIFAR-100" in short
+    titles = [line for line in short.splitlines() if line.startswith("### ")]
+    assert len(titles) == 5 and tables("--table", "all").count("\n### ") > 10
+    assert not any("training runs" in title for title in titles)
     aff = ("--row", "fusions-resnet8.aff")
     reduced = ("--run", "--protocol", "reduced")
     for arguments, message in (
@@ -78,6 +83,11 @@ def test_script(script, known, tmp_path, digits_run, call):
         (("--table", "paper-table6", *reduced, "--seed", "1"), "--seed has no effect with --table"),
         (("--table", "paper-table6", *reduced, "--seeds", "0,x"), "--seeds '0,x': write numbers"),
         (("--table", "paper-table6", *reduced, "--seeds", "0,0"), "a seed stands twice"),
+        (("--table", "paper-table6", *reduced, "--seeds", "0,-1"), "seed must be in"),
+        (
+            ("--table", "paper-table6", *reduced, "--devices", "cpu:2"),
+            "take --devices gpu:0 or cpu",
+        ),
         ((*aff, "--run", "--out", "x", "--seeds", "0"), "--seeds has no effect with --row"),
         (("--list", "--results", tmp_path), "--results has no effect on --list"),
         ((*aff, *reduced, "--out", "x", "--results", __file__), "test_reproduce.py is no folder"),

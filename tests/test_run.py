@@ -2,6 +2,7 @@ import csv
 import io
 import json
 import re
+import shutil
 import struct
 import subprocess
 import sys
@@ -246,6 +247,28 @@ def test_modules_of_one_name_are_both_copied(tmp_path, monkeypatch):
         import_modules(["empty_x"])
 
 
+@pytest.mark.parametrize(
+    "name, text, message",
+    [
+        ("exits_x", "import sys; sys.exit(0)", "exits_x cannot be imported: SystemExit: 0"),
+        (
+            "half_x",
+            "import half_x.rest",
+            "half_x cannot be imported: No module named 'half_x.rest'",
+        ),
+        ("half_x.rest", "", "there is no module 'half_x.rest': name a file of the working"),
+        ("none_x.rest", "", "there is no module 'none_x.rest': name a file of the working"),
+    ],
+)
+def test_modules_that_cannot_be_imported(tmp_path, monkeypatch, name, text, message):
+    monkeypatch.syspath_prepend(tmp_path)
+    if not name.startswith("none"):
+        (tmp_path / name.partition(".")[0]).mkdir()
+        (tmp_path / name.partition(".")[0] / "__init__.py").write_text(text)
+    with pytest.raises(UserError, match=f"^imports: {message}"):
+        import_modules([name])
+
+
 def test_nothing_is_written_when_the_configuration_cannot_run(tmp_path):
     config = load_config("cifar/aff_resnet8", [f"data.root={tmp_path / 'absent'}"])
     with pytest.raises(UserError, match="cifar100: nothing in"):
@@ -328,7 +351,19 @@ def test_a_run_is_drawn_against_a_csv(digits_run, tmp_path, call):
 def test_runs_on_several_data_sets_are_drawn_with_a_warning(digits_run, root, tmp_path, call):
     ours = next((root / "results/reduced").glob("aff_*-seed0.json"))
     words = ("plot", "--out", tmp_path / "curves.png", f"a={digits_run[0]}")
-    for other, warned in ((digits_run[0], False), (ours, True)):
+    unfinished = tmp_path / "unfinished"
+    shutil.copytree(digits_run[0], unfinished)
+    (unfinished / "result.json").unlink()
+    masks = tmp_path / "masks"  # of how many classes nobody knows
+    shutil.copytree(unfinished, masks)
+    config = (masks / "config.yaml").read_text()
+    (masks / "config.yaml").write_text(config.replace("name: digits", "name: masks"))
+    for other, warned in (
+        (digits_run[0], False),
+        (unfinished, False),
+        (masks, False),
+        (ours, True),
+    ):
         errors = call(*words, f"b={other}").err
         expected = "CIFAR-100, fine (100 classes) and on digits, 10 digits: do not compare them"
         assert (expected in errors) == warned

@@ -637,7 +637,7 @@ def test_pictures_views_and_their_errors(mask_run, tmp_path, call):
     assert "; scales 0.75,1; flip; tile 16\n" in views and rows(views) != rows(plain)
     for arguments, message in (
         (("--pictures", pictures), "pictures exists: take another --pictures"),
-        (("--scales", "1,x"), "--scales '1,x': write factors"),
+        (("--scales", "1,x"), "--scales '1,x': write numbers, such as 0.75,1"),
         (("--scales", "0"), "scales are positive factors"),
         (("--tile", "0"), "--tile must be a positive"),
         (("--data", other), "has other classes than the data: class 0, class 1, class 2, ..., not"),

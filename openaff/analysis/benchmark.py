@@ -1,5 +1,6 @@
 """Speed as ratios taken in one run: the cases take turns, the median of several turns counts."""
 
+import contextlib
 import pathlib
 import sys
 import tempfile
@@ -22,7 +23,7 @@ from ..deploy.pytorch.weights import import_torch, torch_network
 from ..deploy.symbol import export_symbol
 from ..fusion import FUSIONS
 from ..models import create_model
-from ..utils.errors import UserError
+from ..utils.errors import UserError, one_line
 from ..utils.framework import physical_cores
 from ..utils.packaged import pip_install
 from .pillow_autoaugment import PillowAutoAugment
@@ -150,20 +151,24 @@ def _engines(key, backbone, options, size, folder):
     nets = {form: build_network(form_of(form, key), backbone, options) for form in FORMS}
     net, shape = nets["ours"], (3, *size)
     files, _ = export_symbol(net, folder, "net", shape)
-    export_onnx(*files, folder / "net.onnx", shape)
-    calibration = (random_images(8, size).asnumpy() for _ in range(4))
-    to_int8(folder / "net.onnx", folder / "int8.onnx", calibration)
     engines = {**nets, "oneDNN": _onednn(*files)}
-    for add in (_onnx_runtime, _openvino):
-        _add(engines, add, folder)
-    _add(engines, _pytorch, net, f"{key}_{backbone}", options)
+    with _left_out():
+        export_onnx(*files, folder / "net.onnx", shape)
+        calibration = (random_images(8, size).asnumpy() for _ in range(4))
+        to_int8(folder / "net.onnx", folder / "int8.onnx", calibration)
+        for add in (_onnx_runtime, _openvino):
+            with _left_out():
+                engines.update(add(folder))
+    with _left_out():
+        engines.update(_pytorch(net, f"{key}_{backbone}", options, shape))
     return engines
 
 
-def _add(engines, add, *arguments):
-    """Add what ``add(*arguments)`` gives, or say why not."""
+@contextlib.contextmanager
+def _left_out():
+    """Say why an engine cannot be added, and go on without it."""
     try:
-        engines.update(add(*arguments))
+        yield
     except UserError as error:
         print(f"left out: {error}", file=sys.stderr)
 
@@ -193,8 +198,8 @@ def _openvino(folder):
     return {name: on_ndarrays(run) for name, run in runs.items()}
 
 
-def _pytorch(net, model, options):
-    """As it comes, with channels last, and compiled, which happens at the first call."""
+def _pytorch(net, model, options, shape):
+    """As it comes, with channels last, and compiled, where there is a compiler for C++."""
     torch = import_torch()
     torch.set_num_threads(physical_cores())
 
@@ -208,11 +213,15 @@ def _pytorch(net, model, options):
     last = {"memory_format": torch.channels_last}
     plain, channels_last = (torch_network(net, model, options)[0].eval() for _ in range(2))
     channels_last.to(**last)
-    return {
-        "PyTorch": run(plain),
-        "PyTorch, channels last": run(channels_last, **last),
-        "PyTorch, compiled": run(torch.compile(channels_last), **last),
-    }
+    runs = {"PyTorch": run(plain), "PyTorch, channels last": run(channels_last, **last)}
+    compiled = run(torch.compile(channels_last), **last)
+    with _left_out():
+        try:
+            compiled(random_images(1, shape[1:]))  # it compiles at the first call
+        except Exception as error:  # of many kinds, by what its compiler lacks
+            raise UserError(f"PyTorch cannot compile: {one_line(error)}") from None
+        runs["PyTorch, compiled"] = compiled
+    return runs
 
 
 def _passes(form, key, shape, passes=3):

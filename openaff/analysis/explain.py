@@ -36,7 +36,7 @@ class View:
     iou: Optional[float] = None  # of a dense network's target, where the truth is known
     maps: Dict[str, np.ndarray] = field(default_factory=dict)  # method -> float32 (H, W) in 0..1
     measures: Dict[str, Dict[str, float]] = field(default_factory=dict)  # method -> figures
-    weights: List[np.ndarray] = field(default_factory=list)  # of each fusion, float32 (C, h, w)
+    weights: Dict[str, np.ndarray] = field(default_factory=dict)  # fusion -> float32 (C, h, w)
 
     def words(self):
         """What stands below its maps: ``*`` marks a wrong prediction."""
@@ -56,7 +56,7 @@ class View:
             "iou": self.iou,
             "methods": list(self.maps),
             "measures": self.measures,
-            "mean_weights": [float(each.mean()) for each in self.weights],
+            "mean_weights": {name: float(each.mean()) for name, each in self.weights.items()},
         }
 
 
@@ -179,9 +179,14 @@ class Look:
 
     def weights(self, seen):
         try:
-            return [each[0] for each in fusion_weights(self.net, self.batch(seen))]
+            fusions = fusion_weights(self.net, self.batch(seen))
         except UserError:  # a plain sum has none
-            return []
+            return {}
+        return {
+            f"fusion {number}" + f", round {index}" * (len(rounds) > 1): each[0]
+            for number, rounds in enumerate(fusions, start=1)
+            for index, each in enumerate(rounds, start=1)
+        }
 
     def __call__(self, heading, seen, true, target, measures):
         """The :class:`View` of one image."""
@@ -244,7 +249,7 @@ def draw(rows):
     from matplotlib.figure import Figure
 
     columns = _columns(rows[0])
-    weights = [each.mean(0) for row in rows for view in row.views for each in view.weights]
+    weights = [each.mean(0) for row in rows for view in row.views for each in view.weights.values()]
     limit = max([LEAST, *(np.abs(each - 0.5).max() for each in weights)])
     height, width = rows[0].picture.shape[:2]
     figure = Figure(
@@ -278,7 +283,7 @@ class Column:
     view: int  # of which network
     heading: str
     method: Optional[str] = None
-    fusion: Optional[int] = None
+    fusion: Optional[str] = None
 
     def draw(self, axis, row, limit):
         view = row.views[self.view]
@@ -306,9 +311,8 @@ def _columns(row):
         for method in view.maps:
             more = f"\n{method}" if len(view.maps) > 1 else ""
             maps.append(Column(index, view.network + more, method=method))
-        for fusion, each in enumerate(view.weights):
-            shape = "x".join(map(str, each.shape))
-            heading = f"{view.network}\nfusion {fusion + 1}, {shape}"
+        for fusion, each in view.weights.items():
+            heading = f"{view.network}\n{fusion}, {'x'.join(map(str, each.shape))}"
             weights.append(Column(index, heading, fusion=fusion))
     return maps + weights
 

@@ -18,10 +18,11 @@ def fusion_weights(net, images):
 
     Returns
     -------
-    list of numpy.ndarray
-        One array (N, C, h, w) a fusion, float32 in 0..1, in the order of computation: the share
-        of ``x``, the learned branch, in fusions that are weighted sums (h = w = 1 for a global
-        context alone); else the weight that the fusion's equation names.
+    list of list of numpy.ndarray
+        One list a fusion, in the order of computation, with one array (N, C, h, w) a round, of
+        which iAFF and its like have two.  float32 in 0..1: the share of ``x``, the learned branch,
+        in fusions that are weighted sums (h = w = 1 for a global context alone); else the weight
+        that the fusion's equation names.
 
     Raises
     ------
@@ -45,7 +46,11 @@ def fusion_weights(net, images):
         [mx.sym.var("data", dtype="float32")],
         params=net.collect_params(),
     )(images)
-    return [each.asnumpy() for each in (weights if isinstance(weights, list) else [weights])]
+    rounds = {}
+    for name, each in zip(names, weights if isinstance(weights, list) else [weights]):
+        fusion = next(prefix for prefix in fusions if name.startswith(prefix))
+        rounds.setdefault(fusion, []).append(each.asnumpy())
+    return list(rounds.values())
 
 
 def _fusion_prefixes(block):

@@ -4,7 +4,6 @@ This module imports no mxnet, so that ``openaff --help`` and wrong names answer 
 """
 
 import importlib
-import importlib.metadata
 import platform
 import sys
 
@@ -81,9 +80,9 @@ def main():
     """The program ``openaff``, with the arguments in ``sys.argv``."""
     name = sys.argv[1] if len(sys.argv) > 1 else "--help"
     if name in ("-h", "--help"):
-        print(overview())
+        cli.run(lambda: print(overview()))
     elif name == "--version":
-        print(versions())
+        cli.run(lambda: print(versions()))
     elif name in COMMANDS:
         run(name)
     else:

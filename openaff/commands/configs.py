@@ -19,7 +19,11 @@ def main():
     parser.add_argument("name", nargs="?", metavar="NAME", help="a recipe, or a quoted pattern")
     name = parser.parse_args().name
     if name is not None and not set("*?[") & set(name):
-        print(config_path(name).read_text(encoding="utf-8"), end="")
+        path = config_path(name)
+        try:
+            print(path.read_text(encoding="utf-8"), end="")
+        except UnicodeDecodeError:
+            raise UserError(f"{path} is not in UTF-8") from None
         return
     names = fnmatch.filter(config_names(), name or "*")
     if not names:

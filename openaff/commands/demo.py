@@ -24,6 +24,7 @@ from ..training.session import train
 from ..utils.arguments import Parser
 from ..utils.devices import parse_devices
 from ..utils.files import atomic, refuse_existing
+from ..utils.interrupt import Stopped
 
 SHOWN = 5  # scenes drawn
 EXPLAINED, SIDES = (3, 5), (32, 22)  # test digits, and the pixels that they are drawn with
@@ -48,7 +49,10 @@ def main():
     ):
         print(f"\n{name}: training on {words}")
         config = load_config(recipe)
-        result = train(config, out / name, devices)
+        try:
+            result = train(config, out / name, devices)
+        except Stopped as stopped:
+            raise Stopped(f"{stopped}; remove {out}, then begin the demo again") from None
         subject = run_subject(out / name)
         written = export_folder(subject, out / name / "export")
         for kind, difference in written["parity"].items():

@@ -28,7 +28,7 @@ from ..tasks.classification import TenCrop
 from ..tasks.evaluation import evaluate_network, write_confusion, write_per_class
 from ..tasks.inference import MultiScale, Tiled
 from ..tasks.pictures import draw_predictions
-from ..utils.arguments import Parser
+from ..utils.arguments import Parser, numbers
 from ..utils.devices import parse_devices
 from ..utils.errors import UserError, positive_int
 from ..utils.files import check_parent, refuse_existing
@@ -96,15 +96,8 @@ def several_views(args, net, task):
         net = Tiled(net, positive_int("--tile", args.tile))
     if args.scales is not None or args.flip:
         scales = "1" if args.scales is None else args.scales
-        net = MultiScale(net, parse_scales(scales), args.flip)
+        net = MultiScale(net, numbers("--scales", scales, float, "0.75,1,1.25"), args.flip)
     return net
-
-
-def parse_scales(text):
-    try:
-        return [float(part) for part in text.split(",")]
-    except ValueError:
-        raise UserError(f"--scales {text!r}: write factors, such as 0.75,1,1.25") from None
 
 
 def by_class(rows):

@@ -23,15 +23,14 @@ from ..data.preprocessing import image_files
 from ..deploy.subject import (
     add_arguments,
     data_from_arguments,
-    refuse,
     run_subject,
     subject_from_arguments,
 )
 from ..tasks import TASKS
-from ..utils.arguments import Parser
+from ..utils.arguments import Parser, numbers, refuse
 from ..utils.devices import parse_devices
 from ..utils.errors import UserError, printable
-from ..utils.files import atomic, write_json
+from ..utils.files import atomic, check_parent, write_json
 from ..utils.provenance import provenance
 
 
@@ -78,8 +77,6 @@ def networks(args, data, dataset, device):
     headings = names if len(set(names)) == len(names) else folders
     if len(set(headings)) < len(headings):
         headings = [str(folder) for folder in [args.run, *args.compare]]
-    if len(set(headings)) < len(headings):
-        raise UserError("--compare names a run twice")
     return dict(zip(headings, subjects))
 
 
@@ -98,16 +95,13 @@ def given_images(args, subject):
 
 def test_images(text, dataset):
     """Pixels, titles and labels or maps of the test images that ``--test`` names."""
-    try:
-        numbers = [int(part) for part in text.split(",")]
-    except ValueError:
-        raise UserError(f"--test {text!r}: write numbers, such as 0,3,7") from None
+    picked = numbers("--test", text)
     test = dataset.test_images()
-    for number in numbers:
+    for number in picked:
         if not 0 <= number < len(test):
             raise UserError(f"--test {number}: there are {len(test):,} test images, from 0 on")
-    taken = [test.take([number], None) for number in numbers]
-    titles = [f"test {number}" for number in numbers]
+    taken = [test.take([number], None) for number in picked]
+    titles = [f"test {number}" for number in picked]
     return [images[0] for images, _ in taken], titles, [targets[0] for _, targets in taken]
 
 
@@ -116,6 +110,11 @@ def main():
     out = pathlib.Path(args.out)
     if out.suffix.lower() != ".png" or not out.resolve().parent.is_dir():
         raise UserError(f"--out {out} must be the name of a PNG file in a folder that is there")
+    record = out.with_suffix(".json")
+    for path in (out, record):
+        check_parent(path)
+    if record.exists() and not out.exists():
+        raise UserError(f"--out {out}: {record} is there, of something else: take another name")
     if not args.images and args.test is None:
         raise UserError("name image files or folders, or test images with --test")
     if args.test is None and not args.model:
@@ -123,6 +122,9 @@ def main():
         refuse(args, flags, "image files: it is for --test")
     if args.compare and not args.run:
         raise UserError("--compare needs --run: it sets other runs beside that one")
+    named = [pathlib.Path(folder).resolve() for folder in [args.run or "", *args.compare]]
+    if len(set(named)) < len(named):
+        raise UserError("--compare names a run twice")
     (device, *more) = parse_devices(args.devices)
     if more:
         raise UserError(f"--devices {args.devices}: one device is enough to explain")
@@ -150,9 +152,9 @@ def main():
     )
     with atomic(out) as temporary:
         draw(rows).savefig(temporary, dpi=110)
-    write_json(out.with_suffix(".json"), {"images": records(rows), **provenance()})
+    write_json(record, {"images": records(rows), **provenance()})
     for row in rows:
         for view in row.views:
             words = view.words().replace("\n", "; ")
             print(f"{printable(row.title)}: {view.network}: {words}")
-    print(f"written: {out} and {out.with_suffix('.json')}")
+    print(f"written: {out} and {record}")

@@ -21,11 +21,10 @@ from ..deploy.subject import (
     add_arguments,
     data_from_arguments,
     names_are_in_files,
-    refuse,
     subject_from_arguments,
 )
 from ..tasks import METRICS, TASKS
-from ..utils.arguments import Parser, count
+from ..utils.arguments import Parser, count, refuse
 from ..utils.errors import UserError, positive_int
 
 IMAGES = 256  # that --int8 is calibrated on, by default

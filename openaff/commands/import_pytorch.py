@@ -13,7 +13,7 @@ are loaded, never code.
 import pathlib
 
 from ..deploy.pytorch.states import import_state
-from ..utils.arguments import Parser, add_imports
+from ..utils.arguments import Parser, add_imports, add_option
 from ..utils.arrays import parameters, save_arrays
 from ..utils.configs import parse_options
 from ..utils.files import check_parent
@@ -27,13 +27,7 @@ def parse_args():
     parser.add_argument(
         "--model", metavar="NAME", help="a network or a block (what the file says, if it does)"
     )
-    parser.add_argument(
-        "--option",
-        action="append",
-        default=[],
-        metavar="key=value",
-        help="option of --model, such as width_multiplier=1; may be repeated",
-    )
+    add_option(parser, "option of --model, such as width_multiplier=1")
     parser.add_argument(
         "--shared-global",
         action="store_true",

@@ -30,9 +30,9 @@ from ..models import model_info
 from ..tables.markdown import markdown, with_blocks
 from ..tasks import TASKS
 from ..utils.arguments import Parser
-from ..utils.errors import UserError, positive_int
+from ..utils.errors import UserError, one_line, positive_int
 from ..utils.files import check_parent, write_json, write_text
-from ..utils.json_files import read_json
+from ..utils.json_files import WrongJSON, read_json
 from ..utils.packaged import clone
 from ..utils.provenance import provenance
 
@@ -64,6 +64,8 @@ def load_runs(folders):
             raise UserError(
                 f"{folder} is no other seed of {seeds[0].model}: its network or its options differ"
             )
+        if subject.score["seed"] in [each.score["seed"] for each in seeds]:
+            raise UserError(f"{folder} has the seed of another run of {subject.model}: name one")
         seeds.append(subject)
     if BASELINE not in by_fusion:
         raise UserError("name a run of the plain sum, too: the others are compared with it")
@@ -222,8 +224,17 @@ def write_page(path):
     if root is None:
         raise UserError("--page writes the figures of a clone's measurements/: run it in a clone")
     path, files = pathlib.Path(path), sorted((root / "measurements" / "heat_maps").glob("*.json"))
-    blocks = {file.stem: table(read_json(file)) for file in files}
-    write_text(path, with_blocks(path.read_text(encoding="utf-8"), blocks, path.name, "--page"))
+    blocks = {}
+    for file in files:
+        try:
+            blocks[file.stem] = table(read_json(file, {"rows": [{"fusion": str, "seeds": int}]}))
+        except (WrongJSON, KeyError, TypeError, ValueError) as error:
+            raise UserError(f"{file} holds no figures of heat maps: {one_line(error)}") from None
+    try:
+        page = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise UserError(f"{path} is not in UTF-8") from None
+    write_text(path, with_blocks(page, blocks, path.name, "--page"))
 
 
 def main():

@@ -15,6 +15,7 @@ from ..data import DATASETS
 from ..training.curves import plot_curves, read_metrics
 from ..utils.arguments import Parser
 from ..utils.configs import read_yaml
+from ..utils.descriptions import RESULT
 from ..utils.errors import UserError
 from ..utils.json_files import read_json
 
@@ -48,10 +49,12 @@ def main():
 def data_of(path):
     """Data set and labels of a run folder or a result file, in words; None: not known."""
     try:
-        if path.is_dir():
+        if path.is_dir() and not (path / RESULT).exists():  # it is not finished
             data = read_yaml(path / "config.yaml")["data"]
             info = DATASETS[data["name"]]
-            return f"{info.title}, {info.granularity(data.get('labels')).words}"
+            granularity = info.granularity(data.get("labels"))
+            return granularity.classes and f"{info.title}, {granularity.words}"
+        path = path / RESULT if path.is_dir() else path
         if path.suffix == ".json":
             result = read_json(path, {"dataset": str, "labels": str})
             return f"{DATASETS[result['dataset']].title}, {result['labels']}"

@@ -108,7 +108,7 @@ def main():
     if args.json:
         predictions = {str(path): record for path, record, _ in rows}
         facts = {"engine": predictor.engine, "precision": predictor.precision}
-        print(json.dumps({**facts, "predictions": predictions}, indent=2))
+        print(json.dumps({**facts, "predictions": predictions}, indent=2, ensure_ascii=False))
         return
     print(f"engine: {predictor.engine}, {predictor.precision}", file=sys.stderr)
     for path, _, words in rows:

@@ -13,7 +13,7 @@ from dataclasses import asdict
 from .. import UserError, create_model, list_models
 from ..analysis.complexity import summarize
 from ..models import model_info
-from ..utils.arguments import Parser, add_imports
+from ..utils.arguments import Parser, add_imports, add_option
 from ..utils.configs import parse_options
 from ..utils.imports import import_modules
 
@@ -72,10 +72,7 @@ def main():
     parser = Parser(__doc__, "summary")
     parser.add_argument("models", nargs="+", metavar="MODEL", help="model id, or quoted pattern")
     parser.add_argument("--input", metavar="CxHxW", help="by default what each network is made for")
-    parser.add_argument(
-        "--option", action="append", default=[], metavar="key=value",
-        help="option of the networks, its value in YAML; may be repeated",
-    )  # fmt: skip
+    add_option(parser, "option of the networks, its value in YAML")
     parser.add_argument("--verbose", action="store_true", help="by stage, too")
     parser.add_argument("--json", action="store_true", help="JSON with exact numbers")
     add_imports(parser)

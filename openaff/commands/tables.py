@@ -26,7 +26,7 @@ from ..tables.catalog import load_tables
 from ..tables.speed import read_speed
 from ..training.config import load_config
 from ..training.session import resume, train
-from ..utils.arguments import Parser
+from ..utils.arguments import Parser, numbers, refuse
 from ..utils.devices import parse_devices
 from ..utils.errors import UserError
 from ..utils.interrupt import Stopped
@@ -98,6 +98,10 @@ def run_table(args, catalog, results):
     data = {run: recipes.row_config(row, "reduced").data.name for run, row in rows.items()}
     overrides = settings_by_dataset(args, sorted(set(data.values())))
     jobs = planned_jobs(args.seeds, rows.values())
+    for row, seed in jobs:  # what is wrong with any of them is said before the first is trained
+        args.overrides = overrides[data[row.run]]
+        out = recipes.run_folder(row, "reduced", seed, args.out)
+        settle_devices(args, row, settle_config(args, catalog, row, "reduced", seed, out))
     for number, (row, seed) in enumerate(jobs, start=1):
         args.overrides = overrides[data[row.run]]
         path = table_results.result_path(results, row, "reduced", seed)
@@ -136,10 +140,7 @@ def planned_jobs(seeds, rows):
 
 
 def parse_seeds(text):
-    try:
-        seeds = [int(part) for part in text.split(",")]
-    except ValueError:
-        raise UserError(f"--seeds {text!r}: write numbers, such as 0,1,2") from None
+    seeds = numbers("--seeds", text)
     if len(set(seeds)) < len(seeds):
         raise UserError(f"--seeds {text}: a seed stands twice")
     return seeds
@@ -239,12 +240,6 @@ def is_finished(out, config, overrides):
     return False
 
 
-def refuse(args, flags, why):
-    for flag in flags:
-        if getattr(args, flag) is not None:
-            raise UserError(f"--{flag.replace('_', '-')} has no effect with {why}")
-
-
 def list_rows(catalog):
     for table in catalog.values():
         print(f"# {table.key}: {table.title}")
@@ -296,5 +291,6 @@ def main():
         return
     chosen_rows(args, catalog)  # a wrong name is refused
     for key, table in catalog.items():
-        if args.table in (key, "all"):
+        groups = [None, *(row.group for row in table.rows)]
+        if args.table in (key, "all") and args.group in groups:
             print(pages.render(table, found, catalog, args.group, speed))

@@ -21,11 +21,9 @@ over the range of magnitudes in the paper's Table 6. What the paper leaves open 
   Cutout of the paper's CIFAR-10 training is a separate step after the policy.
 """
 
-import difflib
-
 import numpy as np
 
-from openaff.utils.errors import UserError
+from ..utils.errors import UserError, suggest
 
 # The paper's Tables 7 and 9, a sub-policy being twice (operation, probability, level).
 POLICIES = {
@@ -218,8 +216,8 @@ class AutoAugment:
 
     def __init__(self, policy="cifar10", fill=(128, 128, 128)):
         if policy not in POLICIES:
-            nearest_first = difflib.get_close_matches(str(policy), POLICIES, len(POLICIES), 0)
-            raise UserError(f"unknown policy {policy!r}: expected {' or '.join(nearest_first)}")
+            near, known = suggest(policy, POLICIES), ", ".join(POLICIES)
+            raise UserError(f"unknown policy {policy!r}{near} (known: {known})")
         if np.shape(fill) != (3,) or not np.isin(fill, np.arange(256)).all():
             raise UserError(f"fill is {fill!r}: expected 3 integers in 0..255")
         columns = [np.array(column) for column in zip(*POLICIES[policy])]

@@ -90,18 +90,39 @@ def _decoder():
             polygons = [polygon for polygon in segmentation if len(polygon) >= 6]
             if not polygons:
                 return np.zeros((height, width), bool)
+            side = max(height, width)  # far points would end the process
+            if not all(-side <= each <= 2 * side for polygon in polygons for each in polygon):
+                raise ValueError("a polygon's point is far outside the image")
             encoded = mask.merge(mask.frPyObjects(polygons, height, width))
-        elif isinstance(segmentation["counts"], list):
-            if sum(segmentation["counts"]) != height * width:
-                raise ValueError(f"its run lengths are not for {width} x {height} pixels")
-            if min(segmentation["counts"]) < 0:
-                raise ValueError("a run length is negative")
-            encoded = mask.frPyObjects(segmentation, height, width)
         else:
-            encoded = segmentation
+            counts = segmentation["counts"]
+            counts = _runs(counts) if isinstance(counts, str) else counts
+            if sum(counts) != height * width:
+                raise ValueError(f"its run lengths are not for {width} x {height} pixels")
+            if min(counts) < 0:
+                raise ValueError("a run length is negative")
+            form = {"counts": counts, "size": [height, width]}
+            encoded = mask.frPyObjects(form, height, width)
         return mask.decode(encoded).astype(bool)
 
     return decode
+
+
+def _runs(text):
+    """The run lengths of COCO's compressed form: 5 bits a character, from the third on differences.
+
+    pycocotools reads it, too, but believes what a damaged one says.
+    """
+    runs, value, shift = [], 0, 0
+    for code in text.encode():
+        digit = code - 48
+        value |= (digit & 31) << shift
+        shift += 5
+        if not digit & 32:  # the number's last character, whose highest bit is the sign
+            value -= (digit & 16) and 1 << shift
+            runs.append(value + (runs[-2] if len(runs) > 2 else 0))
+            value = shift = 0
+    return runs
 
 
 def _read(coco, name, categories):

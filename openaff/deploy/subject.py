@@ -11,7 +11,7 @@ from ..data.masks import read_names
 from ..models import create_model, pretrained_info
 from ..models.pretrained import PUBLISHED, load_model, load_published
 from ..tasks import TASKS, check_network
-from ..utils.arguments import add_imports
+from ..utils.arguments import add_imports, add_option, refuse
 from ..utils.configs import build, parse_options, read_yaml
 from ..utils.descriptions import read_result
 from ..utils.errors import UserError
@@ -291,13 +291,7 @@ def add_arguments(parser, exports=False):
     source.add_argument("--model", metavar="NAME", help="see openaff.list_models()")
     source.add_argument("--published", metavar="NAME", help="a published checkpoint")
     network.add_argument("--params", metavar="FILE", help="parameters of --model or --published")
-    network.add_argument(
-        "--option",
-        action="append",
-        default=[],
-        metavar="key=value",
-        help="option of --model, such as width_multiplier=1; may be repeated",
-    )
+    add_option(network, "option of --model, such as width_multiplier=1")
     data = parser.add_argument_group("data")
     data.add_argument("--dataset", metavar="NAME", help=f"of --model: {', '.join(DATASETS)}")
     data.add_argument("--labels", metavar="KIND", help="cifar100: fine (default) or coarse")
@@ -413,14 +407,6 @@ def subject_from_arguments(args, data, dataset=None, ctx=None):
 def names_are_in_files(args):
     """Whether the class names of ``--model`` come from the folder that ``--data`` names."""
     return bool(args.model and args.data and args.names is None)
-
-
-def refuse(args, flags, settled):
-    """Refuse flags that have no effect with what ``settled`` names."""
-    for flag in flags:
-        if getattr(args, flag):
-            name = flag.replace("_", "-")
-            raise UserError(f"--{name} has no effect with {settled}")
 
 
 def check_flags(data):

@@ -6,6 +6,7 @@
 The exit status is 0 if training can run on the devices, otherwise 1.
 """
 
+import argparse
 import json
 import sys
 from dataclasses import asdict
@@ -19,9 +20,12 @@ from .finding import ERROR
 
 
 def _seconds(text):
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0
     if not 0 < value < float("inf"):
-        raise ValueError  # argparse words the message
+        raise argparse.ArgumentTypeError(f"{text!r}: write a positive number of seconds")
     return value
 
 

@@ -20,12 +20,12 @@ def render(table, results, catalog, only=None, speed=None):
         return evidence.render(table, results, catalog, only, speed)
     lines = [f"### {table.title}", "", f"Source: {table.source}."]
     lines += [table.note] if table.note else []
-    if table.counts:
+    if only is None and table.counts:
         lines += ["", *_counts(table)]
     for group in (each for each in table.groups if only in (None, each.key)):
         lines += ["", *_group(table, group, results)]
     flat = [row for row in table.rows if row.group is None]
-    if flat:
+    if only is None and flat:
         lines += ["", *_flat(flat, results)]
     return "\n".join(lines) + "\n"
 

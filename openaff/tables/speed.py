@@ -52,6 +52,8 @@ def read_speed(clone):
     path = clone / FILE
     try:
         figures = read_json(path, _KIND)["figures"]
+        if any(each["images/s"] <= 0 for each in figures):
+            raise WrongJSON("a speed is not positive")
     except FileNotFoundError:
         return {}
     except (OSError, WrongJSON) as error:

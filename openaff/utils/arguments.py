@@ -15,6 +15,21 @@ def count(flag, text):
     return int(text)
 
 
+def numbers(flag, text, kind=int, example="0,1,2"):
+    """The numbers of a text such as ``0,1,2``, or a :class:`UserError`."""
+    try:
+        return [kind(part) for part in text.split(",")]
+    except ValueError:
+        raise UserError(f"{flag} {text!r}: write numbers, such as {example}") from None
+
+
+def refuse(args, flags, settled):
+    """Refuse flags, by their names in ``args``, that have no effect with what is ``settled``."""
+    for flag in flags:
+        if getattr(args, flag) not in (None, False, []):
+            raise UserError(f"--{flag.replace('_', '-')} has no effect with {settled}")
+
+
 class Parser(argparse.ArgumentParser):
     """A parser that keeps the line breaks of its description and prints one-line errors.
 
@@ -50,6 +65,17 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message):
         self.exit(2, f"error: {printable(message)}; see --help\n")
+
+
+def add_option(parser, help):
+    """Add ``--option``, for :func:`~openaff.utils.configs.parse_options`."""
+    parser.add_argument(
+        "--option",
+        action="append",
+        default=[],
+        metavar="key=value",
+        help=f"{help}; may be repeated",
+    )
 
 
 def add_imports(parser):

@@ -30,7 +30,7 @@ def run(main):
     except KeyboardInterrupt:
         _exit("interrupted", 130)
     except Exception as error:
-        if isinstance(error, (*_SHOWN_IN_ONE_LINE, _mxnet_error())):
+        if isinstance(error, (*_SHOWN_IN_ONE_LINE, _mxnet_error())) or _of_memory(error):
             if os.environ.get("OPENAFF_TRACEBACK"):
                 traceback.print_exc()
             _exit(f"error: {printable(_reason(error))}", 2)
@@ -44,6 +44,11 @@ def _mxnet_error():
     return getattr(sys.modules.get("mxnet.base"), "MXNetError", UserError)
 
 
+def _of_memory(error):
+    """Whether it is PyTorch's error for a lack of memory, on a CPU or on a GPU."""
+    return isinstance(error, RuntimeError) and "memory" in str(error)
+
+
 def _reason(error):
     """Why bad input, a full disk or a lack of memory ended the program, in one line."""
     if isinstance(error, UnicodeEncodeError):  # such as a file's name that no output can show
@@ -53,7 +58,7 @@ def _reason(error):
     if isinstance(error, OSError):
         line = f"{error.strerror or one_line(error)}: {error.filename or ''}".rstrip(": ")
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            line += ": free some space there, then repeat the command, or continue with --resume"
+            line += ": free some space, then repeat the command; a training goes on with --resume"
         return line
     lines = str(error).strip().splitlines() or ["out of memory"]
     return lines[-1]

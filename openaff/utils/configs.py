@@ -207,12 +207,15 @@ def _reason(error):
 
 def _unknown_key(schema, where, full_key):
     known, parent = schema, []
+    fields = {f.name: f for f in dataclasses.fields(known)}
     for part in full_key.split("."):
-        fields = {f.name: f for f in dataclasses.fields(known)}
         if part not in fields:
             break
-        parent.append(part)
         known = fields[part].default_factory
+        if not dataclasses.is_dataclass(known):
+            break
+        parent.append(part)
+        fields = {f.name: f for f in dataclasses.fields(known)}
     names = [".".join(parent + [name]) for name in fields]
     elsewhere = [name for name in _names(schema) if name.split(".")[-1] == full_key.split(".")[-1]]
     return "{}: unknown key {!r}{} (known: {})".format(

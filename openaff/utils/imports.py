@@ -70,7 +70,7 @@ def _import(name, setting):
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
-        if error.name and name.split(".")[0] == error.name.split(".")[0]:
+        if error.name and f"{name}.".startswith(f"{error.name}."):
             raise UserError(
                 f"{setting}: there is no module {name!r}: name a file of the working directory or "
                 "of PYTHONPATH, without .py"
@@ -78,7 +78,7 @@ def _import(name, setting):
         raise UserError(f"{setting}: {name} cannot be imported: {one_line(error)}") from None
     except UserError:
         raise
-    except Exception as error:  # the user's code may raise anything
+    except (Exception, SystemExit) as error:  # the user's code may raise anything
         reason = f"{type(error).__name__}: {one_line(error)}"
         raise UserError(f"{setting}: {name} cannot be imported: {reason}") from None
     finally:

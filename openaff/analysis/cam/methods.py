@@ -72,7 +72,7 @@ class CAM:
         Raises
         ------
         UserError
-            Images of another shape, as many targets as there are no images, a class that is not
+            Images of another shape, another number of targets than of images, a class that is not
             there, a network with several outputs, or a layer that gives no map.
         """
         images = _on_device(self.net, images)

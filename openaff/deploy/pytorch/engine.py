@@ -94,8 +94,10 @@ class TorchEngine:
     ----------
     net : HybridBlock
         Gives the initial weights, and gets the trained ones whenever files are written.
-    loss, schedule, optimizer, seed, precision, workers
+    loss, schedule, optimizer
         As the other engine's.
+    seed, precision, workers
+        The other engine's, too; without effect here.
     model, options
         Which network it is.
     device : str

@@ -1017,7 +1017,7 @@ def create(name, **options):
     Raises
     ------
     ValueError
-        An unknown name or option, or an impossible value.
+        An unknown name or option.  An impossible value may raise PyTorch's own errors.
     """
     key, _, rest = name.partition("_")
     for fusion, backbone in ((None, name), (key, rest)):

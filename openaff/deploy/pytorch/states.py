@@ -5,6 +5,7 @@ import pathlib
 import pickle
 
 import mxnet as mx
+import numpy as np
 
 from ...attention import MSCAM
 from ...fusion import FUSIONS
@@ -61,6 +62,8 @@ def read_state(path):
         if not isinstance(value, torch.Tensor):
             kind = type(value).__name__
             raise UserError(f"{path} is no state dict: {name!r} is a {kind}, not a tensor")
+        if value.layout != torch.strided or value.is_complex() or value.device.type != "cpu":
+            raise UserError(f"{path}: {name!r} is no dense tensor of real numbers: save it as one")
     if not state:
         raise UserError(f"{path} holds no tensors")
     for prefix in PREFIXES:
@@ -97,7 +100,7 @@ def _read_pickle(torch, path):
         raise UserError(
             f"{path} holds more than tensors, or is damaged: save net.state_dict() alone"
         ) from None
-    except (RuntimeError, OSError, ValueError, EOFError, KeyError) as error:
+    except Exception as error:  # its readers of several formats raise nearly anything
         raise UserError(f"{path} is damaged or no file of torch.save: {one_line(error)}") from None
     while isinstance(state, dict):
         inner = next((state[key] for key in WRAPPERS if isinstance(state.get(key), dict)), None)
@@ -176,14 +179,14 @@ def _build(path, model, options, state):
         except (TypeError, ValueError, ArithmeticError) as error:
             raise UserError(f"{model}: {one_line(error)}") from None
     outputs = (state[name] for name in ("output.bias", "fc.bias") if name in state)
-    options.setdefault("num_classes", next((len(bias) for bias in outputs), None))
+    options.setdefault("num_classes", next((bias.size for bias in outputs), None))
     return create_model(model, **options)
 
 
 def _form_of_block(state):
     """Channels and reduction of a block, from the first convolution of its first context."""
     for context in ("local_att.", "global_att.", "attention."):
-        kernels = {name: state[name] for name in state if state[name].ndim == 4}
+        kernels = {name: each for name, each in state.items() if each.ndim == 4 and each.size}
         names = sorted(name for name in kernels if name.startswith(context))
         if names:
             hidden, channels = kernels[names[0]].shape[:2]
@@ -199,7 +202,7 @@ def _share_global(path, model, expected, state):
         if "global_att2." in name:
             source = name.replace("global_att2.", "global_att.")
             if source in state:
-                copied += name not in state or (state[name] != state[source]).any()
+                copied += name not in state or not np.array_equal(state[name], state[source])
                 state[name] = state[source]
     if not copied:
         raise UserError(

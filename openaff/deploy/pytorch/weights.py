@@ -83,7 +83,7 @@ def torch_network(net, model, options):
         options["num_classes"] = net.options.num_classes
     try:
         made = network.create(model, **options)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RuntimeError) as error:
         raise UserError(
             f"{model} cannot be built in PyTorch: {one_line(error)}; network.py has openaff's own "
             "networks and fusions alone"
