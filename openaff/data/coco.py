@@ -119,7 +119,8 @@ def _runs(text):
         value |= (digit & 31) << shift
         shift += 5
         if not digit & 32:  # the number's last character, whose highest bit is the sign
-            value -= (digit & 16) and 1 << shift
+            if digit & 16:
+                value -= 1 << shift
             runs.append(value + (runs[-2] if len(runs) > 2 else 0))
             value = shift = 0
     return runs

@@ -46,7 +46,8 @@ def _mxnet_error():
 
 def _of_memory(error):
     """Whether it is PyTorch's error for a lack of memory, on a CPU or on a GPU."""
-    return isinstance(error, RuntimeError) and "memory" in str(error)
+    words = ("out of memory", "allocate memory")
+    return isinstance(error, RuntimeError) and any(each in str(error) for each in words)
 
 
 def _reason(error):
