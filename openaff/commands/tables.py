@@ -97,20 +97,19 @@ def run_table(args, catalog, results):
         raise UserError(f"no row of {args.table} has a reduced form: --list shows which have one")
     data = {run: recipes.row_config(row, "reduced").data.name for run, row in rows.items()}
     overrides = settings_by_dataset(args, sorted(set(data.values())))
-    jobs = planned_jobs(args.seeds, rows.values())
-    for row, seed in jobs:  # what is wrong with any of them is said before the first is trained
-        args.overrides = overrides[data[row.run]]
-        out = recipes.run_folder(row, "reduced", seed, args.out)
+    jobs = [
+        (row, seed, recipes.run_folder(row, "reduced", seed, args.out), overrides[data[row.run]])
+        for row, seed in planned_jobs(args.seeds, rows.values())
+    ]
+    for row, seed, out, args.overrides in jobs:  # all are checked before the first is trained
         settle_devices(args, row, settle_config(args, catalog, row, "reduced", seed, out))
-    for number, (row, seed) in enumerate(jobs, start=1):
-        args.overrides = overrides[data[row.run]]
+    for number, (row, seed, out, args.overrides) in enumerate(jobs, start=1):
         path = table_results.result_path(results, row, "reduced", seed)
         title = f"[{number}/{len(jobs)}] {row.id}, seed {seed}"
         if path.exists():
             print(f"{title}: {path} is there")
             continue
         print(title, flush=True)
-        out = recipes.run_folder(row, "reduced", seed, args.out)
         print("written", train_row(args, catalog, results, row, "reduced", seed, out))
 
 
