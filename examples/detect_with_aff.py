@@ -36,7 +36,7 @@ SHOWN = 0.3  # score from which on a box is drawn
 COCO = {  # what annotations must hold
     "categories": [{"id": int, "name": str}],
     "images": [{"id": int, "file_name": str}],
-    "annotations": [{"image_id": int, "category_id": int, "iscrowd": int, "bbox": [float]}],
+    "annotations": [{"image_id": int, "category_id": int, "iscrowd": int, "bbox": [float] * 4}],
 }
 
 
@@ -75,14 +75,16 @@ def read_photos(root, split, count, size):
         names = {each["id"]: each["name"] for each in content["categories"]}
         boxes = {each["id"]: [] for each in content["images"]}
         for each in content["annotations"]:
-            if not each["iscrowd"] and each["category_id"] in names:
+            if each["image_id"] not in boxes or each["category_id"] not in names:
+                raise ValueError("an annotation is of an image or a category that is not there")
+            if not each["iscrowd"]:
                 left, top, width, height = each["bbox"]
                 box = (left, top, left + width, top + height)
                 boxes[each["image_id"]].append((*box, each["category_id"]))
         files = {each["id"]: each["file_name"] for each in content["images"]}
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError) as error:
+    except ValueError as error:
         raise UserError(f"{path} is not a file of COCO's annotations: {error}") from None
     chosen = [number for number in sorted(boxes) if boxes[number]][:count]
     if len(chosen) < count:

@@ -81,7 +81,7 @@ def test_pytorch_that_cannot_compile_is_left_out_alone(monkeypatch, capsys):
     monkeypatch.setattr(torch, "compile", no_compiler)
     key, backbone, options, size = benchmark.DEPLOYED[0]
     net = benchmark.build_network(key, backbone, options)
-    runs = benchmark._pytorch(net, f"{key}_{backbone}", options, (3, *size))
+    runs = benchmark._pytorch(net, f"{key}_{backbone}", options, size)
     assert list(runs) == ["PyTorch", "PyTorch, channels last"]
     assert capsys.readouterr().err == "left out: PyTorch cannot compile: no C++ compiler at all\n"
 

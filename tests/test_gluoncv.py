@@ -1,6 +1,7 @@
 """Fusions inside gluoncv's networks, and gluoncv's detectors on ours."""
 
 import importlib.util
+import json
 import pathlib
 
 import mxnet as mx
@@ -311,3 +312,10 @@ def test_photographs_of_coco(example, tmp_path):
     (root / "annotations/instances_val2017.json").write_text('{"images": []}')
     with pytest.raises(UserError, match="not a file of COCO's annotations: it has no categories"):
         example.read_photos(root, "val2017", 1, 60)
+    box = {"image_id": 1, "category_id": 7, "iscrowd": 0, "bbox": [1, 1, 8, 9]}
+    content = {"categories": [], "images": [{"id": 1, "file_name": "a.jpg"}], "annotations": [box]}
+    for change, message in (({}, "of an image or a category that is not"), ({"bbox": [1]}, "bbox")):
+        content["annotations"] = [{**box, **change}]
+        (root / "annotations/instances_val2017.json").write_text(json.dumps(content))
+        with pytest.raises(UserError, match=f"not a file of COCO's annotations: .*{message}"):
+            example.read_photos(root, "val2017", 1, 60)

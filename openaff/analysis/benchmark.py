@@ -160,7 +160,7 @@ def _engines(key, backbone, options, size, folder):
             with _left_out():
                 engines.update(add(folder))
     with _left_out():
-        engines.update(_pytorch(net, f"{key}_{backbone}", options, shape))
+        engines.update(_pytorch(net, f"{key}_{backbone}", options, size))
     return engines
 
 
@@ -198,7 +198,7 @@ def _openvino(folder):
     return {name: on_ndarrays(run) for name, run in runs.items()}
 
 
-def _pytorch(net, model, options, shape):
+def _pytorch(net, model, options, size):
     """As it comes, with channels last, and compiled, where there is a compiler for C++."""
     torch = import_torch()
     torch.set_num_threads(physical_cores())
@@ -217,7 +217,7 @@ def _pytorch(net, model, options, shape):
     compiled = run(torch.compile(channels_last), **last)
     with _left_out():
         try:
-            compiled(random_images(1, shape[1:]))  # it compiles at the first call
+            compiled(random_images(1, size))  # it compiles at the first call
         except Exception as error:  # of many kinds, by what its compiler lacks
             raise UserError(f"PyTorch cannot compile: {one_line(error)}") from None
         runs["PyTorch, compiled"] = compiled

@@ -32,7 +32,7 @@ from ..tasks import TASKS
 from ..utils.arguments import Parser
 from ..utils.errors import UserError, one_line, positive_int
 from ..utils.files import check_parent, write_json, write_text
-from ..utils.json_files import WrongJSON, read_json
+from ..utils.json_files import read_json
 from ..utils.packaged import clone
 from ..utils.provenance import provenance
 
@@ -228,7 +228,7 @@ def write_page(path):
     for file in files:
         try:
             blocks[file.stem] = table(read_json(file, {"rows": [{"fusion": str, "seeds": int}]}))
-        except (WrongJSON, KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             raise UserError(f"{file} holds no figures of heat maps: {one_line(error)}") from None
     try:
         page = path.read_text(encoding="utf-8")

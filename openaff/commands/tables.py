@@ -101,9 +101,11 @@ def run_table(args, catalog, results):
         (row, seed, recipes.run_folder(row, "reduced", seed, args.out), overrides[data[row.run]])
         for row, seed in planned_jobs(args.seeds, rows.values())
     ]
-    for row, seed, out, args.overrides in jobs:  # all are checked before the first is trained
+    for row, seed, out, settings in jobs:  # all are checked before the first is trained
+        args.overrides = settings
         settle_devices(args, row, settle_config(args, catalog, row, "reduced", seed, out))
-    for number, (row, seed, out, args.overrides) in enumerate(jobs, start=1):
+    for number, (row, seed, out, settings) in enumerate(jobs, start=1):
+        args.overrides = settings
         path = table_results.result_path(results, row, "reduced", seed)
         title = f"[{number}/{len(jobs)}] {row.id}, seed {seed}"
         if path.exists():
