@@ -44,7 +44,7 @@ SMALL = {  # what makes a command small, by what it has
         "data.mixup_off_epochs=0",
         "precision=float32",
     ],
-    "segmentation/scenes": ["epochs=1", "data.batch_size=100"],
+    "segmentation/scenes": ["epochs=1", "data.batch_size=20"],
     **dict.fromkeys(
         ("camvid_fpn", "stopsign_fpn", "sirst_fpn"),
         ["epochs=1", "data.batch_size=2", "model.options.width_multiplier=1"]
@@ -78,7 +78,7 @@ def workspace(root, tmp_path_factory):
         (folder / name).symlink_to(root / name)
     with pytest.MonkeyPatch.context() as patch:
         write_cifar100(folder / "cifar100", patch, images=128)
-        for name, train in (("cifar100", 128), ("digits", 128), ("scenes", 100)):
+        for name, train in (("cifar100", 128), ("digits", 128), ("scenes", 20)):
             fewer_images(patch, name, train, test=16)
         official_tars(folder)
         for name in ("train.tar", "val.tar"):

@@ -39,25 +39,16 @@ OVERRIDES = [
 DIGITS = (240, 60)  # for training and testing
 
 
-def start(root, *arguments):
-    command = [root / "tests/few_digits.py", *DIGITS, root / "scripts/train_cifar.py", *arguments]
+def train(root, out):
+    """A program that trains."""
+    command = [root / "tests/few_digits.py", *DIGITS, root / "scripts/train_cifar.py"]
+    command += ["--config", "digits/add_resnet8", "--out", out, *OVERRIDES]
     return subprocess.Popen(
         [sys.executable, *map(str, command)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
-
-
-def train(root, out):
-    config = "digits/add_resnet8"
-    return start(root, "--config", config, "--out", out, *OVERRIDES)
-
-
-def finish(process):
-    out, err = process.communicate(timeout=300)
-    assert process.returncode == 0, err
-    return out
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -121,7 +112,7 @@ def test_sigterm_finishes_the_step_saves_and_exits_with_75(root, tmp_path, whole
     assert process.returncode == 75
     assert "SIGTERM: stopped after step" in err and f"--resume {folder}" in err
     assert "Traceback" not in err and not (folder / Run.LOCK).exists()
-    finish(start(root, "--resume", folder))
+    resume(folder, parse_devices("cpu"))
     assert_same_end(folder, whole)
 
 

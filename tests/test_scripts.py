@@ -1,24 +1,10 @@
 """The scripts as a user runs them: exit status, one clear line, files."""
 
 import runpy
-import subprocess
-import sys
 
 import pytest
 
 from openaff.utils import cli
-
-
-@pytest.fixture
-def script(root):
-    """Run a script as a program of its own, on fewer digits."""
-
-    def run(name, *arguments):
-        command = [root / "tests/few_digits.py", 128, 32, root / "scripts" / name, *arguments]
-        words = [sys.executable, *map(str, command)]
-        return subprocess.run(words, capture_output=True, text=True)
-
-    return run
 
 
 @pytest.fixture
@@ -37,25 +23,12 @@ def fails_with(root, monkeypatch, capfd):
     return run
 
 
-def test_train_then_export(script, fails_with, tmp_path):
-    config = "digits/add_resnet8"
-    arguments = ("--config", config, "--out", tmp_path / "run", "--devices", "cpu:2")
-    trained = script("train_cifar.py", *arguments, "epochs=1", "schedule.warmup=0")
-    assert trained.returncode == 0, trained.stderr
-    assert "MKLDNN" not in trained.stderr
-    assert "epoch 1/1" in trained.stdout and "labels: 10 digits" in trained.stdout
-    exported = script("export.py", "--run", tmp_path / "run", "--out", tmp_path / "export")
-    assert exported.returncode == 0, exported.stderr
-    assert "largest relative difference" in exported.stdout
-    assert len(list((tmp_path / "export").iterdir())) == 5
-    fails_with("exists", "train_cifar.py", *arguments)
-
-
 def test_train_errors(fails_with, tmp_path):
     config = "cifar/aff_resnet8"
     out = ("--out", tmp_path / "run")
     fails_with("there is no config", "train_cifar.py", "--config", tmp_path / "no.yaml", *out)
     fails_with("'epochs'", "train_cifar.py", "--config", config, *out, "epoch=3")
+    fails_with("exists", "train_cifar.py", "--config", config, "--out", tmp_path)
     fails_with("gpu:7", "train_cifar.py", "--config", config, *out, "--devices", "gpu:7")
     fails_with("not the folder of a finished run", "export.py", "--run", tmp_path, *out)
     assert list(tmp_path.iterdir()) == []

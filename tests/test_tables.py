@@ -3,7 +3,7 @@ import re
 import shutil
 
 import pytest
-from helpers import finished_run
+from helpers import finished_run, load_command
 
 from openaff import UserError, list_models
 from openaff.models.pretrained import PUBLISHED, list_published
@@ -325,6 +325,21 @@ def test_report_and_its_pictures(known, results, tmp_path):
     command = "--row fusions-resnet8.aff --run --protocol reduced --seed 0"
     command += " --out runs/reduced/fusions-resnet8.aff-seed0 --results runs/results"
     assert f"{command} data.download=true" in page
+
+
+def test_the_command_prints_tables(known, call, monkeypatch):
+    monkeypatch.setattr(load_command("tables"), "load_tables", lambda: known)
+
+    def tables(*arguments):
+        return call("tables", "--table", *arguments).out
+
+    assert tables("paper-table3", "--group", "imagenet").count("Global") == 4
+    assert "**" not in tables("paper-table7")
+    short = tables("all", "--group", "short-skip")
+    assert "#### Short skip: ResNet on CIFAR-100" in short
+    titles = [line for line in short.splitlines() if line.startswith("### ")]
+    assert len(titles) == 5 and tables("all").count("\n### ") > 10
+    assert not any("training runs" in title for title in titles)
 
 
 def test_no_column_is_empty(known, root):

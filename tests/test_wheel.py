@@ -16,11 +16,11 @@ from openaff.utils.packaged import config_names
 
 
 def python(*words, **options):
-    """What a Python process prints."""
+    """What a Python process prints: to stdout, and to stderr."""
     command = [sys.executable, *map(str, words)]
     done = subprocess.run(command, capture_output=True, text=True, **options)
     assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    return done.stdout, done.stderr
 
 
 @pytest.fixture(scope="module")
@@ -47,10 +47,12 @@ def openaff(wheel, tmp_path_factory):
     environment = {**os.environ, "PYTHONPATH": str(target), "OMP_NUM_THREADS": "1"}
     where = "import openaff; from openaff.utils.packaged import clone; "
     where += "print(clone(), openaff.__file__)"
-    assert python("-c", where, cwd=empty, env=environment).startswith(f"None {target}")
+    assert python("-c", where, cwd=empty, env=environment)[0].startswith(f"None {target}")
 
     def call(*words):
-        return python(target / "bin" / "openaff", *words, cwd=empty, env=environment)
+        printed, noise = python(target / "bin" / "openaff", *words, cwd=empty, env=environment)
+        assert noise in ("", "engine: mxnet, f32\n")  # none of MXNet's lines
+        return printed
 
     call.folder = empty
     return call
@@ -72,10 +74,11 @@ def test_a_wheel_has_every_file(wheel, root):
 
 def test_a_wheel_trains_exports_and_predicts(openaff):
     settings = ("epochs=1", "schedule.warmup=0", "data.batch_size=240")
-    printed = openaff("train", "digits/add_resnet8", *settings)
-    assert "epoch 1/1" in printed and printed.endswith("written to runs/add_resnet8\n")
+    printed = openaff("train", "digits/add_resnet8", "--devices", "cpu:2", *settings)
+    assert "epoch 1/1" in printed and "labels: 10 digits" in printed
+    assert printed.endswith("written to runs/add_resnet8\n")
     record = (openaff.folder / "runs/add_resnet8/report.md").read_text()
-    assert "`openaff train digits/add_resnet8 epochs=1 " in record
+    assert "`openaff train digits/add_resnet8 --devices cpu:2 epochs=1 " in record
     export = ("--run", "runs/add_resnet8", "--out", "exports/digits", "--format", "symbol")
     assert "largest relative difference" in openaff("export", *export)
     Image.fromarray(np.full((32, 32, 3), 77, "uint8")).save(openaff.folder / "photo.png")
