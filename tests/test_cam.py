@@ -21,6 +21,7 @@ from openaff.analysis.cam import (
     energy_inside,
 )
 from openaff.analysis.cam.layers import default_layer, named_blocks
+from openaff.analysis.cam.measures import blurred
 from openaff.analysis.cam.methods import resized, scaled
 
 WEIGHTS = np.array([[1.0, -2.0, 0.5], [0.0, 1.0, -1.0]], "float32")  # (classes, channels)
@@ -271,7 +272,7 @@ def test_networks_whose_parameters_are_all_frozen():
 
 def test_energy_inside():
     maps = np.zeros((3, 2, 2))
-    maps[0], maps[1, 0, 0] = 0.25, 1
+    maps[0], maps[1, 0, 0] = 0.5, 3
     mask = np.array([[1, 0], [0, 0]])
     inside = energy_inside(maps, [mask] * 3)
     assert inside[:2].tolist() == [0.25, 1] and np.isnan(inside[2])
@@ -295,6 +296,18 @@ def test_deletion_falls_and_insertion_rises_with_the_right_map():
     assert (insertion[0, 1:] > 0.99).all()
     assert (deletion[1, :-1] > 0.99).all() and (insertion[1, :-1] == insertion[1, 0]).all()
     assert deletion[1, -1] == insertion[1, 0] < whole
+
+
+def test_blurred_images_are_means_of_cells_with_smooth_borders():
+    images = np.arange(2 * 3 * 4 * 6, dtype="float32").reshape(2, 3, 4, 6)
+    whole = blurred(images, cells=1)
+    assert whole.shape == images.shape and whole.dtype == images.dtype
+    np.testing.assert_allclose(whole[:, :, 0, 0], images.mean((2, 3)), rtol=1e-6)
+    assert (whole == whole[:, :, :1, :1]).all()
+    quarters = blurred(images, cells=2)
+    np.testing.assert_allclose(quarters[:, :, 0, 0], images[:, :, :2, :3].mean((2, 3)), rtol=1e-6)
+    np.testing.assert_allclose(quarters[:, :, -1, -1], images[:, :, 2:, 3:].mean((2, 3)), rtol=1e-6)
+    assert (np.diff(quarters[0, 0, 0]) >= 0).all()
 
 
 # --- what is refused ------------------------------------------------------------------------------
@@ -342,6 +355,12 @@ class TwoOutputs(nn.HybridBlock):
         (
             lambda: deletion_insertion(None, mx.nd.zeros((1, 3, 2, 2)), np.zeros((1, 2, 3)), [0]),
             "must go together",
+        ),
+        (
+            lambda: deletion_insertion(
+                None, mx.nd.zeros((1, 3, 2, 2)), np.zeros((1, 2, 2)), [0], 0
+            ),
+            "steps must be a positive integer",
         ),
         (
             lambda: SemanticSegmentationTarget(0, np.ones((2, 2)))(mx.nd.zeros((2, 4, 4))),

@@ -65,7 +65,7 @@ def deletion_insertion(net, images, maps, categories, steps=16):
     Raises
     ------
     UserError
-        The shapes differ.
+        The shapes differ, or ``steps`` is no positive integer.
     """
     positive_int("steps", steps)
     maps, pixels = np.asarray(maps), images.asnumpy()
