@@ -48,6 +48,14 @@ def call(monkeypatch, capsys):
 
 
 @pytest.fixture
+def tables_command(known, monkeypatch):
+    """The module of ``openaff tables``, with the tables that were read already."""
+    command = load_command("tables")
+    monkeypatch.setattr(command, "load_tables", lambda: known)
+    return command
+
+
+@pytest.fixture
 def longest_file():
     """``with longest_file(N)``: what a full disk does to a file's bytes from N on, whoever writes.
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 from conftest import ROOT
-from helpers import finished_run, load_command
+from helpers import finished_run
 
 from openaff import UserError
 from openaff.tables import recipes
@@ -13,18 +13,12 @@ from openaff.training.config import to_yaml
 from openaff.utils.interrupt import Stopped
 
 
-@pytest.fixture
-def script(known, monkeypatch):
-    """The command, with the tables that were read already."""
-    command = load_command("tables")
-    monkeypatch.setattr(command, "load_tables", lambda: known)
-    return command
-
-
-def test_all_tables_have_the_seeds_of_the_evidence(script, call, monkeypatch, tmp_path):
+def test_all_tables_have_the_seeds_of_the_evidence(tables_command, call, monkeypatch, tmp_path):
     planned = []
     monkeypatch.setattr(
-        script, "train_row", lambda *given: planned.append((given[3].run, given[5])) or "a file"
+        tables_command,
+        "train_row",
+        lambda *given: planned.append((given[3].run, given[5])) or "a file",
     )
     command = "tables --table all --run --protocol reduced cifar100.root=x camvid.root=x"
     call(*command.split(), "--results", tmp_path)
@@ -34,7 +28,7 @@ def test_all_tables_have_the_seeds_of_the_evidence(script, call, monkeypatch, tm
     assert len(planned) == len(set(planned)) >= 52
 
 
-def test_script(script, known, tmp_path, digits_run, call):
+def test_script(tables_command, known, tmp_path, digits_run, call):
     def tables(*arguments):
         return call("tables", *arguments).out
 
@@ -150,7 +144,7 @@ def test_a_continued_row_starts_from_the_run_that_it_continues(known, tmp_path, 
         table_results.starting_weights(known, row, once)
 
 
-def test_a_stopped_row_goes_on_as_it_began(script, call, known, monkeypatch, tmp_path):
+def test_a_stopped_row_goes_on_as_it_began(tables_command, call, known, monkeypatch, tmp_path):
     resumed = []
     row = known.row("fusions-resnet8.aff")
     config = recipes.row_config(row, "reduced", ["data.root=here"])
@@ -162,7 +156,7 @@ def test_a_stopped_row_goes_on_as_it_began(script, call, known, monkeypatch, tmp
         resumed.append(folder)
         raise Stopped("SIGTERM: stopped after step 3")
 
-    monkeypatch.setattr(script, "resume", stop)
+    monkeypatch.setattr(tables_command, "resume", stop)
     words = ["tables", "--row", row.id, "--run", "--protocol", "reduced", "--out", out]
     with pytest.raises(UserError, match="aff-seed0.json is there already: take another --seed"):
         call(*words)
@@ -175,7 +169,7 @@ def test_a_stopped_row_goes_on_as_it_began(script, call, known, monkeypatch, tmp
     assert resumed == [out, out]
 
 
-def test_a_row_is_trained_once_and_recorded(script, call, known, tmp_path, digits_run):
+def test_a_row_is_trained_once_and_recorded(tables_command, call, known, tmp_path, digits_run):
     """A finished run folder is recorded without training again."""
     row = known.row("fusions-resnet8.aff")
     run = finished_run(tmp_path / "run", digits_run)
@@ -197,7 +191,7 @@ def test_a_row_is_trained_once_and_recorded(script, call, known, tmp_path, digit
     assert recorded["last_accuracy"] == digits_run[1]["last_accuracy"]
 
 
-def test_a_whole_table_is_trained_once(script, call, known, monkeypatch, tmp_path):
+def test_a_whole_table_is_trained_once(tables_command, call, known, monkeypatch, tmp_path):
     """Seed after seed, in one folder a run; what has a result is skipped, a stop goes on."""
     trained = []
 
@@ -211,7 +205,7 @@ def test_a_whole_table_is_trained_once(script, call, known, monkeypatch, tmp_pat
             raise Stopped("SIGTERM")
         return path
 
-    monkeypatch.setattr(script, "train_row", train_row)
+    monkeypatch.setattr(tables_command, "train_row", train_row)
     words = ["tables", "--table", "paper-table6", "--run", "--protocol", "reduced"]
     words += ["--seeds", "0,1", "--results", tmp_path, "cifar100.root=here"]
     with pytest.raises(Stopped):
@@ -230,13 +224,15 @@ def known_keys(known):
     return [series.key for group in known["paper-table6"].groups for series in group.series]
 
 
-def test_a_row_has_a_run_folder_of_its_own_by_default(script, call, known, monkeypatch, tmp_path):
+def test_a_row_has_a_run_folder_of_its_own_by_default(
+    tables_command, call, known, monkeypatch, tmp_path
+):
     folders = []
 
     def train_row(args, catalog, results, row, protocol, seed, out):
         folders.append(str(out))
 
-    monkeypatch.setattr(script, "train_row", train_row)
+    monkeypatch.setattr(tables_command, "train_row", train_row)
     name = "paper-table4.long-skip.aff.b1"
     for options in (["--protocol", "reduced", "--seed", "2"], [], ["--seed", "1"], ["--out", "x"]):
         call("tables", "--row", name, "--run", "--results", tmp_path, *options)

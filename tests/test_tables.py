@@ -3,7 +3,7 @@ import re
 import shutil
 
 import pytest
-from helpers import finished_run, load_command
+from helpers import finished_run
 
 from openaff import UserError, list_models
 from openaff.models.pretrained import PUBLISHED, list_published
@@ -327,9 +327,7 @@ def test_report_and_its_pictures(known, results, tmp_path):
     assert f"{command} data.download=true" in page
 
 
-def test_the_command_prints_tables(known, call, monkeypatch):
-    monkeypatch.setattr(load_command("tables"), "load_tables", lambda: known)
-
+def test_the_command_prints_tables(tables_command, call):
     def tables(*arguments):
         return call("tables", "--table", *arguments).out
 
