@@ -127,7 +127,7 @@ def test_configs_are_listed_with_their_first_line(openaff, tmp_path):
     assert "did you mean 'digits/aff_resnet8'" in openaff("configs", "digits/aff_resnet")[2]
     assert "no config matches 'x*'" in openaff("configs", "x*")[2]
     (tmp_path / "a.yaml").write_bytes(b"a: \xe9")
-    line = f"error: {tmp_path / 'a.yaml'} is not in UTF-8\n"
+    line = f"error: cannot read {tmp_path / 'a.yaml'}: it is not UTF-8\n"
     assert openaff("configs", str(tmp_path / "a.yaml")) == (2, "", line)
 
 
@@ -265,7 +265,7 @@ def test_pages_of_figures_are_a_clones(monkeypatch, tmp_path):
             script.write_page(tmp_path / "page.md")
     file.unlink()
     (tmp_path / "page.md").write_bytes(b"\xe9")
-    with pytest.raises(UserError, match="page.md is not in UTF-8"):
+    with pytest.raises(UserError, match="cannot read .*page.md: it is not UTF-8"):
         script.write_page(tmp_path / "page.md")
 
 

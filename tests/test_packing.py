@@ -358,7 +358,7 @@ def test_script_errors(call, tmp_path):
         (["--val", folder, "--devkit", "x"], "--devkit has no effect unless --val is a tar file"),
         (["--train", tmp_path / "absent"], "--train .*absent: there is no such file or folder"),
         (["--val", tmp_path / "absent"], "--val .*absent: there is no such file or folder"),
-        (["--val", tmp_path / "file.tar", "--val-labels", "absent"], "cannot read absent"),
+        (["--val", tmp_path / "file.tar", "--val-labels", "absent"], "cannot read absent: No such"),
     ):
         with pytest.raises(UserError, match=message) as caught:
             call("prepare-imagenet", "--out", tmp_path / "rec", *arguments)

@@ -11,6 +11,7 @@ import fnmatch
 
 from ..utils.arguments import Parser
 from ..utils.errors import UserError
+from ..utils.files import read_text
 from ..utils.packaged import CONFIGS, config_names, config_path, title
 
 
@@ -19,11 +20,7 @@ def main():
     parser.add_argument("name", nargs="?", metavar="NAME", help="a recipe, or a quoted pattern")
     name = parser.parse_args().name
     if name is not None and not set("*?[") & set(name):
-        path = config_path(name)
-        try:
-            print(path.read_text(encoding="utf-8"), end="")
-        except UnicodeDecodeError:
-            raise UserError(f"{path} is not in UTF-8") from None
+        print(read_text(config_path(name)), end="")
         return
     names = fnmatch.filter(config_names(), name or "*")
     if not names:

@@ -31,7 +31,7 @@ from ..tables.markdown import markdown, with_blocks
 from ..tasks import TASKS
 from ..utils.arguments import Parser
 from ..utils.errors import UserError, one_line, positive_int
-from ..utils.files import check_parent, write_json, write_text
+from ..utils.files import check_parent, read_text, write_json, write_text
 from ..utils.json_files import read_json
 from ..utils.packaged import clone
 from ..utils.provenance import provenance
@@ -230,11 +230,7 @@ def write_page(path):
             blocks[file.stem] = table(read_json(file, {"rows": [{"fusion": str, "seeds": int}]}))
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(f"{file} holds no figures of heat maps: {one_line(error)}") from None
-    try:
-        page = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError:
-        raise UserError(f"{path} is not in UTF-8") from None
-    write_text(path, with_blocks(page, blocks, path.name, "--page"))
+    write_text(path, with_blocks(read_text(path), blocks, path.name, "--page"))
 
 
 def main():

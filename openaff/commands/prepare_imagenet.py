@@ -16,6 +16,7 @@ from ..data import packing
 from ..data.records import read_manifest
 from ..utils.arguments import Parser
 from ..utils.errors import UserError, positive_int, printable
+from ..utils.files import read_text
 from ..utils.framework import check_processes, physical_cores
 
 
@@ -79,10 +80,7 @@ def val_items(args, classes):
     if args.devkit:
         synsets = packing.read_devkit(args.devkit)
     else:
-        try:
-            synsets = pathlib.Path(args.val_labels).read_text(encoding="utf-8").split()
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"cannot read {args.val_labels}: {error}") from None
+        synsets = read_text(args.val_labels).split()
     classes = classes or sorted(set(synsets))
     return classes, packing.val_tar_items(args.val, synsets, classes)
 

@@ -5,7 +5,7 @@ import collections
 import numpy as np
 
 from ..utils.errors import UserError
-from ..utils.files import refuse_special
+from ..utils.files import read_text
 from .base import Labels, register_dataset
 from .image_folder import MEAN, STD, SUFFIXES
 from .mask_folder import SETTINGS, class_labels, find_pairs, mask_dataset, required_root
@@ -89,13 +89,7 @@ def read_names(path):
     UserError
         The file cannot be read or is empty, or a name stands there twice or cannot be printed.
     """
-    refuse_special(path)
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not UTF-8"
-        raise UserError(f"cannot read {path}: {reason}") from None
-    names = [line.strip() for line in lines if line.strip()]
+    names = [line.strip() for line in read_text(path).split("\n") if line.strip()]
     if not names:
         raise UserError(f"{path} is empty: write one name a line")
     for number, name in enumerate(names):

@@ -1,7 +1,7 @@
 """The Markdown of the tables: docs/tables.md, and what README and docs/evidence.md show."""
 
 from ..data import DATASETS
-from ..utils.files import write_text
+from ..utils.files import read_text, write_text
 from . import counts, evidence, plots
 from .catalog import EVIDENCE, KINDS
 from .markdown import markdown, with_blocks
@@ -170,7 +170,7 @@ def write_all(root, catalog, results, speed=None):
         (root / "README.md", readme_tables(catalog, results)),
         (docs / "evidence.md", evidence.blocks(table, results, catalog, speed=speed)),
     ):
-        pages[path] = with_blocks(path.read_text(encoding="utf-8"), blocks, path.name)
+        pages[path] = with_blocks(read_text(path), blocks, path.name)
     pictures.append(("evidence.png", plots.draw_evidence(table, results), None))
     paths = plots.save_all(docs, pictures)
     for path, text in pages.items():

@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import math
-import pathlib
 
 import yaml
 from omegaconf import OmegaConf
@@ -15,6 +14,7 @@ from omegaconf.errors import (
 )
 
 from .errors import UserError, one_line, suggest
+from .files import read_text
 
 MOST_VALUES = 100_000  # of a YAML file
 
@@ -91,11 +91,9 @@ def read_yaml(path):
     UserError
         The file is missing, not YAML, or not a mapping.
     """
-    path = pathlib.Path(path)
+    text = read_text(path)
     try:
-        values = parse_yaml(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read the config {path}: {error}") from None
+        values = parse_yaml(text)
     except (ValueError, RecursionError) as error:  # such as the date 2020-13-45
         raise UserError(f"{path}: not YAML: {one_line(error)}") from None
     except yaml.YAMLError as error:

@@ -261,6 +261,22 @@ def check_size(path, size):
         raise _disk_problem(pathlib.Path(path).parent) or OSError(errno.EIO, reason, str(path))
 
 
+def read_text(path):
+    """The text of a file in UTF-8; line breaks stay as they are.
+
+    Raises
+    ------
+    UserError
+        It cannot be read, is a pipe or a device, or is not UTF-8.
+    """
+    refuse_special(path)
+    try:
+        return pathlib.Path(path).read_bytes().decode("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8"
+        raise UserError(f"cannot read {path}: {reason}") from None
+
+
 def write_text(path, text):
     with atomic(path) as temporary:
         temporary.write_text(text, encoding="utf-8")

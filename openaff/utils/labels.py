@@ -3,7 +3,7 @@
 import pathlib
 
 from .errors import UserError
-from .files import refuse_special, write_text
+from .files import read_text, write_text
 
 LABELS = "labels.txt"
 
@@ -67,12 +67,7 @@ def read_labels(folder, count=None):
     from .params import Damaged, check_digest  # imports mxnet, and data sets work without it
 
     path = pathlib.Path(folder) / LABELS
-    refuse_special(path)
-    try:
-        text = path.read_bytes().decode("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not UTF-8"
-        raise UserError(f"cannot read {path}: {reason}") from None
+    text = read_text(path)
     # Not splitlines, which takes other characters for line breaks, too.
     names = tuple(text[:-1].split("\n") if text.endswith("\n") else text.split("\n"))
     if count is not None and len(names) != count:
