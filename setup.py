@@ -42,6 +42,7 @@ setup(
         "omegaconf>=2.1",
         "pillow",
         "pyyaml",
+        "scipy",
         "tensorboardX",
         "tqdm",
     ],

@@ -85,14 +85,6 @@ def test_plain_networks_of_the_same_cost(known, root, key):
     assert longer.epochs == pytest.approx(10 * ratio, abs=1)  # chosen once, measured again perhaps
 
 
-def test_students_t():
-    """The 97.5% quantiles that every table of the distribution prints."""
-    printed = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 9: 2.262, 10: 2.228, 30: 2.042}
-    for freedom, value in printed.items():
-        assert evidence.student_t(freedom) == pytest.approx(value, abs=5e-4)
-    assert evidence.student_t(4, 0.99) == pytest.approx(4.604, abs=5e-4)
-
-
 def test_differences_are_paired_by_seed(known):
     figure = known.row("evidence.short-skip.add").figure
     ours = [result(60, 0), result(62, 1), result(70, 5)]

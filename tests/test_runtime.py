@@ -8,9 +8,7 @@ import pytest
 
 from openaff import UserError
 from openaff.analysis.benchmark import photos
-from openaff.analysis.cam.study import objects_of
 from openaff.data.digits import digit_splits
-from openaff.data.packing import read_devkit
 from openaff.utils import cuda
 from openaff.utils import framework as runtime
 
@@ -108,8 +106,6 @@ def test_another_error_goes_to_the_hook_that_was_there(capsys):
     [
         ("sklearn", digit_splits, r"the digits come with scikit-learn .*pip install -e .\[demo\]"),
         ("sklearn.datasets", photos, r"the photographs come with scikit-learn .*-e .\[demo\]"),
-        ("scipy", lambda: objects_of([], 2), r"objects need scipy \(.*\): pip install scipy"),
-        ("scipy.io", lambda: read_devkit("x"), "devkit holds a Matlab file .*pip install scipy"),
     ],
 )
 def test_a_library_that_is_missing_is_named_with_its_command(monkeypatch, module, call, message):

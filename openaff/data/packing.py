@@ -16,6 +16,7 @@ from functools import partial
 import mxnet as mx
 import numpy as np
 from PIL import Image
+from scipy.io import loadmat
 
 from ..utils.errors import UserError
 from ..utils.files import (
@@ -121,12 +122,6 @@ def val_tar_items(path, synsets, classes):
 
 def read_devkit(path):
     """The validation images' synsets, in order, from ILSVRC2012_devkit_t12.tar.gz."""
-    try:
-        from scipy.io import loadmat
-    except ImportError as error:
-        raise UserError(
-            f"the devkit holds a Matlab file ({error}): pip install scipy, or give --val-labels"
-        ) from None
     try:
         with tarfile.open(path) as archive:
             meta = archive.extractfile(DEVKIT + "meta.mat").read()

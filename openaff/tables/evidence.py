@@ -8,6 +8,8 @@ import math
 import statistics
 from typing import NamedTuple, Optional
 
+from scipy.special import stdtrit
+
 from . import counts
 from .markdown import markdown
 from .recipes import row_config
@@ -192,32 +194,8 @@ def difference(figure, ours, theirs):
     half = None
     if len(values) > 1:
         error = statistics.stdev(values) / math.sqrt(len(values))
-        half = student_t(len(values) - 1) * error
+        half = stdtrit(len(values) - 1, (1 + CONFIDENCE) / 2) * error  # Student's t
     return Difference(statistics.mean(values), len(values), half)
-
-
-def student_t(freedom, confidence=CONFIDENCE):
-    """What the magnitude of Student's t stays below with this probability.
-
-    The distribution is a finite sum for whole degrees of freedom: Abramowitz and Stegun, Handbook
-    of Mathematical Functions, 26.7.3 and 26.7.4.
-    """
-    odd = freedom % 2
-
-    def inside(angle):
-        term = math.cos(angle) if odd else 1.0
-        total = term if freedom > 1 else 0.0
-        for power in range(2 + odd, freedom - 1, 2):
-            term *= (power - 1) / power * math.cos(angle) ** 2
-            total += term
-        total *= math.sin(angle)
-        return 2 / math.pi * (angle + total) if odd else total
-
-    low, high = 0.0, math.pi / 2
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (middle, high) if inside(middle) < confidence else (low, middle)
-    return math.sqrt(freedom) * math.tan(low)
 
 
 def _pairs(rows, runs, catalog):

@@ -7,10 +7,10 @@ from typing import Dict, List
 
 import mxnet as mx
 import numpy as np
+from scipy import ndimage
 
 from ...data.transforms import IGNORE
 from ...tasks.segmentation import predicted_classes
-from ...utils.errors import UserError
 from ...utils.progress import progress_bar
 from .measures import deletion_insertion, energy_inside
 from .targets import ClassifierOutputTarget, SemanticSegmentationTarget
@@ -47,10 +47,6 @@ def objects_of(targets, classes):
     list of (int, int, int)
         Number of the image, class, pixels of the object.
     """
-    try:
-        from scipy import ndimage
-    except ImportError as error:
-        raise UserError(f"objects need scipy ({error}): pip install scipy") from None
     objects = []
     for index, target in enumerate(targets):
         for category in range(classes):
