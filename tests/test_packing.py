@@ -50,6 +50,21 @@ def tar_of(folder, path):
             add(archive, each.name, each.read_bytes())
 
 
+def write_devkit(path, matlab=None):
+    """The devkit of :func:`official_tars`; ``matlab`` is the content of its table."""
+    synsets = np.array(
+        [(3, "n00000000"), (1, "n00000001"), (2, "n00000002")],
+        dtype=[("ILSVRC2012_ID", "O"), ("WNID", "O")],
+    )
+    table = io.BytesIO()
+    savemat(table, {"synsets": synsets})
+    with tarfile.open(path, "w:gz") as archive:
+        add(archive, "readme.txt", np.random.default_rng(0).bytes(1 << 16))
+        add(archive, packing.DEVKIT + "meta.mat", table.getvalue() if matlab is None else matlab)
+        truth = packing.DEVKIT + "ILSVRC2012_validation_ground_truth.txt"
+        add(archive, truth, b"2\n3\n1\n3\n")
+
+
 def official_tars(tmp_path):
     """The three files as ImageNet comes, with three classes and made-up photographs."""
     folder = write_folder(tmp_path / "photos", per_class=2)
@@ -61,16 +76,7 @@ def official_tars(tmp_path):
         for number, name in enumerate(("red", "blue", "green", "blue"), 1):
             content = (folder / name / "0.jpg").read_bytes()
             add(archive, f"ILSVRC2012_val_0000000{number}.JPEG", content)
-    synsets = np.array(
-        [(3, "n00000000"), (1, "n00000001"), (2, "n00000002")],
-        dtype=[("ILSVRC2012_ID", "O"), ("WNID", "O")],
-    )
-    matlab = io.BytesIO()
-    savemat(matlab, {"synsets": synsets})
-    with tarfile.open(tmp_path / "devkit.tar.gz", "w:gz") as archive:
-        add(archive, packing.DEVKIT + "meta.mat", matlab.getvalue())
-        truth = packing.DEVKIT + "ILSVRC2012_validation_ground_truth.txt"
-        add(archive, truth, b"2\n3\n1\n3\n")
+    write_devkit(tmp_path / "devkit.tar.gz")
     return folder
 
 
@@ -338,6 +344,26 @@ def test_tar_files_that_are_refused(tmp_path):
         packing.val_tar_items(tmp_path / "val.tar", ["n00000000"] * 3, classes)
     with pytest.raises(UserError, match="label 'n9' .* is not a class"):
         packing.val_tar_items(tmp_path / "val.tar", ["n9"] * 4, classes)
+
+
+def test_devkits_that_are_refused(tmp_path):
+    path = tmp_path / "devkit.tar.gz"
+    write_devkit(path)
+    assert read_devkit(path) == ["n00000002", "n00000000", "n00000001", "n00000000"]
+    whole = path.read_bytes()
+    for place in [*range(20, len(whole), 4001), *range(len(whole) - 60, len(whole), 7)]:
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 255]) + whole[place + 1 :])
+        with pytest.raises(UserError, match="devkit.tar.gz is not an ILSVRC2012 devkit, or dama"):
+            read_devkit(path)
+        path.write_bytes(whole[:place])
+        with pytest.raises(UserError, match="devkit.tar.gz is not an ILSVRC2012 devkit, or dama"):
+            read_devkit(path)
+    later = b"MATLAB 7.3 MAT-file".ljust(124) + b"\0\2IM" + bytes(400)
+    for table in (b"", bytes(300), later):
+        write_devkit(path, table)
+        with pytest.raises(UserError, match="is not an ILSVRC2012 devkit, or damaged: .") as caught:
+            read_devkit(path)
+        assert "\n" not in str(caught.value)
 
 
 def test_a_folder_that_cannot_be_made(tmp_path):

@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 from scipy.io import loadmat
 
-from ..utils.errors import UserError
+from ..utils.errors import UserError, one_line
 from ..utils.files import (
     alone_in,
     atomic,
@@ -126,11 +126,14 @@ def read_devkit(path):
         with tarfile.open(path) as archive:
             meta = archive.extractfile(DEVKIT + "meta.mat").read()
             truth = archive.extractfile(DEVKIT + "ILSVRC2012_validation_ground_truth.txt").read()
+            archive.fileobj.read()  # to its checksum: loadmat may crash on damaged bytes
         table = loadmat(io.BytesIO(meta), squeeze_me=True)["synsets"]
         synsets = {int(row["ILSVRC2012_ID"]): str(row["WNID"]) for row in table}
         return [synsets[int(line)] for line in truth.split()]
-    except (OSError, EOFError, KeyError, AttributeError, ValueError, tarfile.TarError) as error:
-        raise UserError(f"{path} is not an ILSVRC2012 devkit, or damaged: {error}") from None
+    except Exception as error:  # of tarfile, zlib or loadmat, which have many
+        raise UserError(
+            f"{path} is not an ILSVRC2012 devkit, or damaged: {one_line(error)}"
+        ) from None
 
 
 def _open_tar(path):
