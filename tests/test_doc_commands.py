@@ -10,10 +10,9 @@ import sys
 import pytest
 from helpers import fewer_images, write_cifar100
 from mask_files import sample, write_camvid, write_coco, write_masks
-from photo_files import write_folder
+from photo_files import official_tars, write_folder
 from PIL import Image
 from test_docs import PAGES, ROOT
-from test_packing import official_tars
 
 from openaff import create_model
 from openaff.commands import launch as launch_command

@@ -10,9 +10,8 @@ import threading
 import mxnet as mx
 import numpy as np
 import pytest
-from photo_files import write_folder
+from photo_files import add, official_tars, write_devkit, write_folder
 from PIL import Image
-from scipy.io import savemat
 
 from openaff import UserError
 from openaff.data import packing
@@ -36,48 +35,6 @@ def records(path):
     for key in sorted(reader.keys):
         header, content = mx.recordio.unpack(reader.read_idx(key))
         yield header.label, content
-
-
-def add(archive, name, content):
-    member = tarfile.TarInfo(name)
-    member.size = len(content)
-    archive.addfile(member, io.BytesIO(content))
-
-
-def tar_of(folder, path):
-    with tarfile.open(path, "w") as archive:
-        for each in sorted(folder.rglob("*.jpg")):
-            add(archive, each.name, each.read_bytes())
-
-
-def write_devkit(path, matlab=None):
-    """The devkit of :func:`official_tars`; ``matlab`` is the content of its table."""
-    synsets = np.array(
-        [(3, "n00000000"), (1, "n00000001"), (2, "n00000002")],
-        dtype=[("ILSVRC2012_ID", "O"), ("WNID", "O")],
-    )
-    table = io.BytesIO()
-    savemat(table, {"synsets": synsets})
-    with tarfile.open(path, "w:gz") as archive:
-        add(archive, "readme.txt", np.random.default_rng(0).bytes(1 << 16))
-        add(archive, packing.DEVKIT + "meta.mat", table.getvalue() if matlab is None else matlab)
-        truth = packing.DEVKIT + "ILSVRC2012_validation_ground_truth.txt"
-        add(archive, truth, b"2\n3\n1\n3\n")
-
-
-def official_tars(tmp_path):
-    """The three files as ImageNet comes, with three classes and made-up photographs."""
-    folder = write_folder(tmp_path / "photos", per_class=2)
-    with tarfile.open(tmp_path / "train.tar", "w") as outer:
-        for number, name in enumerate(("blue", "green", "red")):
-            tar_of(folder / name, tmp_path / "inner.tar")
-            add(outer, f"n0000000{number}.tar", (tmp_path / "inner.tar").read_bytes())
-    with tarfile.open(tmp_path / "val.tar", "w") as archive:
-        for number, name in enumerate(("red", "blue", "green", "blue"), 1):
-            content = (folder / name / "0.jpg").read_bytes()
-            add(archive, f"ILSVRC2012_val_0000000{number}.JPEG", content)
-    write_devkit(tmp_path / "devkit.tar.gz")
-    return folder
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from .judge import judge, run
 from .mutations import damage
 from .workspace import SHORT
 
+RESULT = "reduced/aff_cifar_resnet8-fusions-resnet8.aff-seed0.json"
 TEXTS = (".json", ".txt", ".yaml", ".csv", ".jsonl", ".idx", ".py")
 
 
@@ -103,6 +104,15 @@ def _targets(torch):
     recipe = ["train_imagenet.py", "--config", "packed-run/config.yaml", "--out", "made"]
     for file in ("train.rec", "train.idx", "manifest.json"):
         yield "records", f"packed/{file}", recipe, _params
+    words = ["prepare_imagenet.py", "--out", "made", "--workers", "1"]
+    words += ["--train", "official/train.tar", "--val", "official/val.tar"]
+    words += ["--devkit", "official/devkit.tar.gz"]
+    for file in ("train.tar", "val.tar", "devkit.tar.gz"):
+        yield "archives", f"official/{file}", words, None
+    words = ["prepare_coco.py", "--coco", "coco", "--category", "stop sign", "--out", "made"]
+    yield "annotations", "coco/annotations/instances_train2017.json", words, None
+    words = ["reproduce_tables.py", "--results", "results", "--table", "fusions-resnet8"]
+    yield "results", f"results/{RESULT}", words, None
     words = ["evaluate.py", "--run", "masks-run", "--json"]
     for file in ("masks/0.png", "images/0.png", "classes.txt"):
         yield "images", f"masks/{file}", words, None

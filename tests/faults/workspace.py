@@ -9,7 +9,9 @@ from PIL import Image
 
 from openaff.utils.packaged import config_path
 
-from .judge import run
+from ..mask_files import write_coco
+from ..photo_files import official_tars
+from .judge import ROOT, run
 
 DIGITS = ["--config", "digits/add_resnet8"]
 SHORT = ["epochs=1", "schedule.warmup=0"]
@@ -58,7 +60,7 @@ def masks(folder, count=6):
 
 
 def make(folder):
-    """Fill a new folder: runs, exports, records, photographs, masks, states.
+    """Fill a new folder: runs, exports, records, photographs, masks, archives, results, states.
 
     Raises
     ------
@@ -68,6 +70,10 @@ def make(folder):
     folder.mkdir(parents=True, exist_ok=True)
     photographs(folder / "photos")
     masks(folder / "masks")
+    write_coco(folder / "coco")
+    (folder / "official").mkdir()
+    official_tars(folder / "official")
+    shutil.copytree(ROOT / "results/reduced", folder / "results/reduced")
     Image.fromarray(np.full((32, 32, 3), 77, "uint8")).save(folder / "photo.png")
     torch = torch_is_there()
     formats = "symbol,onnx" + ",pytorch" * torch
