@@ -103,11 +103,20 @@ def test_a_full_disk_costs_no_earlier_checkpoint(tmp_path, longest_file):
 )
 def test_damage_is_named_and_nothing_loaded(tmp_path, damage):
     each = trained(2)
-    save_checkpoint(tmp_path, each, STATE)
+    for _ in range(2):
+        save_checkpoint(tmp_path, each, STATE)
     path = tmp_path / LAST
     path.write_bytes(damage(path.read_bytes()))
     other, before = engine(), values(engine())
     with pytest.raises(UserError, match=f"{LAST} is damaged or no checkpoint.*{PREVIOUS} beside"):
+        load_checkpoint(path, other)
+    with pytest.raises(UserError, match=f"no checkpoint .*lats.ckpt; {PREVIOUS} beside it is the"):
+        load_checkpoint(tmp_path / "lats.ckpt", other)
+    (tmp_path / PREVIOUS).write_bytes(b"")
+    with pytest.raises(UserError, match=f"{PREVIOUS} is dam.*; {LAST} beside .*ckpoint {LAST}"):
+        load_checkpoint(tmp_path / PREVIOUS, other)
+    (tmp_path / PREVIOUS).unlink()
+    with pytest.raises(UserError, match=f"{LAST} is damaged .*; remove the run folder, and start"):
         load_checkpoint(path, other)
     for name, value in values(other).items():
         np.testing.assert_array_equal(value, before[name])

@@ -3,6 +3,7 @@
 import dataclasses
 import gzip
 import hashlib
+import http.client
 import io
 import pickle
 import tarfile
@@ -259,6 +260,21 @@ def test_download_that_fails(tmp_path, server):
     with pytest.raises(UserError, match="cannot download file:"):
         load_dataset(config("cifar10", tmp_path / "root", download=True))
     assert list((tmp_path / "root").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "error",
+    [http.client.BadStatusLine(""), http.client.IncompleteRead(b"x"), ValueError("Content-Length")],
+    ids=lambda error: type(error).__name__,
+)
+def test_a_server_that_speaks_no_http_is_one_line(tmp_path, server, monkeypatch, error):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr(cifar.urllib.request, "urlopen", fail)
+    with pytest.raises(UserError, match="cannot download file:.* to .*: .") as caught:
+        load_dataset(config("cifar10", tmp_path / "root", download=True))
+    assert "\n" not in str(caught.value)
 
 
 def test_of_two_downloads_at_once_none_disturbs_the_other(tmp_path, server, monkeypatch):

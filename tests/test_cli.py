@@ -1,6 +1,8 @@
 """How scripts end: status and one line."""
 
 import errno
+import subprocess
+import sys
 
 import mxnet as mx
 import pytest
@@ -56,3 +58,26 @@ def test_pytorch_without_memory_is_one_line(ending):
 def test_control_characters_do_not_reach_the_terminal(ending):
     line = r"error: there is no folder a\x1b[31mb\nc\udc80"
     assert ending(UserError("there is no folder a\x1b[31mb\nc\udc80")) == (2, [line])
+
+
+@pytest.mark.parametrize("closed, shown", [(">&-", ""), ("2>&-", "1 2"), (">&- 2>&- <&-", "")])
+def test_closed_streams_do_not_matter(tmp_path, closed, shown):
+    """Their numbers are not given to the next files, either."""
+    code = (
+        "import sys\n"
+        "from openaff.utils.cli import run\n"
+        "from openaff.utils.quiet import without_lines\n"
+        "def main():\n"
+        "    with open(sys.argv[1], 'w') as file, without_lines(b'x'):\n"
+        "        assert file.fileno() > 2\n"
+        "        file.write('whole')\n"
+        "        print(1, end=' ')\n"
+        "        print(2, end='')\n"
+        "        print('error', file=sys.stderr)\n"
+        "run(main)"
+    )
+    line = f'"$0" -c "$1" "$2" {closed}'
+    command = ["sh", "-c", line, sys.executable, code, str(tmp_path / "file")]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stdout) == (0, shown)
+    assert (tmp_path / "file").read_text() == "whole"

@@ -122,6 +122,9 @@ def test_to_yaml_reads_back_equal(write, tmp_path):
         (["data.name=images", "data.jitter=1"], "data.jitter must be less than 1"),
         (["data.name=images", "data.crop_ratio=1.5"], "data.crop_ratio must be in"),
         (["data.name=images", "data.crop_ratio=0"], "data.crop_ratio must be in"),
+        (["data.name=images", "data.crop_ratio=1e-9"], "data.crop_ratio must be in .0.001, 1."),
+        (["data.name=images", "data.image_size=40000"], "image_size must be 1 to 32,768 pixels"),
+        (["data.crop_padding=2000"], "data.crop_padding must be at most 1024 pixels"),
         (["data=[1]"], r"data is a section of settings, such as data.name, not \[1\]"),
         (
             ["optimizer=nag"],
@@ -161,6 +164,8 @@ NESTED, MERGED = aliases("a{0}: &a{0} [{1}]"), aliases("a{0}: &a{0} {{<<: [{1}]}
         ("- 1", "a config is a mapping"),
         ("a0: &a0 [1]\n" + NESTED, "not YAML: its aliases make more than 100,000 values"),
         ("a0: &a0 {b: 1}\n" + MERGED, "not YAML: its aliases make more than 100,000 values"),
+        ("epochs: 1\nseed: 1\nepochs: 2", "line 3: not YAML: the key 'epochs' is there twice"),
+        ("data: {name: digits, name: digits}", "line 1: not YAML: the key 'name' is there twice"),
         ("epochs: &a [*a]", "not YAML: its aliases make more than 100,000 values"),
         ("", "a config is a mapping"),
         ("data: {name: digits}\nepochs: 1", "model.name is not set"),

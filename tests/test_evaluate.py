@@ -157,6 +157,10 @@ def test_published(evaluate, tmp_path, monkeypatch):
         ((*MODEL, "--dataset", "images", "--crop-ratio", "2"), "--crop-ratio must be in"),
         ((*MODEL, "--dataset", "images"), "data.root is not set"),
         ((*MODEL, "--dataset", "digits", "--confusion", "no/x.csv"), "cannot write no/x.csv"),
+        (
+            (*MODEL, "--dataset", "digits", "--confusion", "x.csv", "--per-class", "./x.csv"),
+            "--per-class and --confusion are two tables: name two files",
+        ),
         ((*MODEL, "--dataset", "digits", "--batch-size", "0"), "--batch-size must be a positive"),
         ((*MODEL, "--dataset", "digits", "--option", "width"), "'width': write key=value"),
         ((*MODEL, "--dataset", "digits", "--option", "width=[1"), "the value is not YAML"),

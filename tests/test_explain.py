@@ -247,6 +247,7 @@ def test_another_run_beside(digits_run, tmp_path, call):
         (["--test", "0", "--compare", "runs/none"], "runs/none is not the folder of a finished"),
         (["--test", "0", "--methods", "cam"], "there is no method 'cam'"),
         (["missing.png"], "missing.png"),
+        (["./figure.png"], "--out figure.png is one of the images to explain: take another name"),
     ],
 )
 def test_wrong_commands(digits_run, tmp_path, monkeypatch, call, arguments, message):
@@ -371,7 +372,10 @@ def test_the_study_of_pyramids_groups_objects_by_size():
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (["--page", "page.md", "--out", "x.json"], "--page stands alone"),
+        (["--page", "page.md", "--out", "x.json"], "--out has no effect with --page: it writes"),
+        (["--page", "page.md", "runs/a"], "--runs has no effect with --page"),
+        (["--page", "page.md", "--images", "3"], "--images has no effect with --page"),
+        (["--page", "page.md", "--method", "scorecam"], "--method has no effect with --page"),
         (["runs/a"], "and --out for the figures"),
         (["runs/a", "--out", "none/x.json"], "there is no such folder"),
         (["runs/a", "--out", "."], "cannot write .: it is a folder; name a file"),

@@ -181,7 +181,7 @@ def test_images_that_the_file_does_not_take_are_refused_before_it_is_written(
     )
     with pytest.raises(UserError, match="takes 64x64 pixels only, and there are images of 20x24"):
         call("export", *scenes)
-    for text in ("32x32", "1x32x32", "3x0x5", "3xax5"):
+    for text in ("32x32", "1x32x32", "3x0x5", "3xax5", "3x40000x8"):
         with pytest.raises(UserError, match=f"--input '{text}': write 3xHxW, such as 3x32x32"):
             call("export", *digits[:-1], text)
     assert not (tmp_path / "out").exists()
@@ -205,6 +205,21 @@ def test_settings_of_an_export_that_change_nothing(tmp_path, call):
     ):
         with pytest.raises(UserError, match=message):
             call("export", *digits, *flags)
+
+
+def test_calibration_needs_training_images(tmp_path, monkeypatch, call):
+    load = dataclasses.replace(DATASETS["digits"], load=lambda config: no_training_images())
+    monkeypatch.setitem(DATASETS._entries, "digits", load)
+    digits = ("--pretrained", "aff_cifar_resnet8-digits", "--out", tmp_path / "out")
+    with pytest.raises(UserError, match="digits: there are no training images in "):
+        call("export", *digits, "--int8")
+    assert not (tmp_path / "out").exists()
+
+
+def no_training_images():
+    images = ImageSet(np.zeros((4, 32, 32, 3), "uint8"), np.zeros(4, "int32"))
+    names = tuple(map(str, range(10)))
+    return Dataset("digits", "x", "x", names, None, images, (0.5,) * 3, (0.5,) * 3)
 
 
 def test_calibration_takes_what_training_takes(tmp_path):

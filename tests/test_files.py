@@ -90,6 +90,20 @@ def test_messages_name_the_final_path(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_link_to_a_link_is_one_to_the_file(tmp_path):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.jpg").write_text("x")
+    (tmp_path / "links").mkdir()
+    (tmp_path / "links" / "a.jpg").symlink_to("../photos/a.jpg")
+    files.link(tmp_path / "links" / "a.jpg", tmp_path / "b.jpg")
+    assert not (tmp_path / "b.jpg").is_symlink() and (tmp_path / "b.jpg").read_text() == "x"
+
+
+def test_a_user_that_is_not_there_is_one_line():
+    with pytest.raises(UserError, match="^~no-such-user/x: "):
+        files.expand("~no-such-user/x")
+
+
 def test_of_two_at_once_the_slower_one_is_told_the_folder(tmp_path):
     out = tmp_path / "out"
     with pytest.raises(UserError, match=f"^{out} exists: name another folder"):

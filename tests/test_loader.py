@@ -262,6 +262,12 @@ BEFALLS = {
         UserError,
         r"worker that prefetches batch 4 died \(signal 9 \(Killed\)\); if memory ran out",
     ),
+    "no memory": (
+        lambda: fail(MemoryError()),
+        UserError,
+        r"^batch 4: out of memory in a worker; set fewer data.workers \(0: no worker processes\)$",
+    ),
+    "no file": (lambda: open("none/a"), UserError, "^batch 4: No such file or directory: none/a$"),
     "exit": (lambda: os._exit(3), UserError, r"prefetches batch 4 died \(exit status 3\)"),
 }
 

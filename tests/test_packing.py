@@ -217,12 +217,49 @@ def test_an_interruption_while_files_are_put_into_place(tmp_path, monkeypatch):
     assert sorted(manifest["splits"]) == ["train", "val"]
 
 
+def test_records_that_are_gone_are_no_success(tmp_path):
+    classes, items = folder_items(write_folder(tmp_path / "photos"))
+    whole = pack("train", classes, items, tmp_path / "rec")
+    record, index = tmp_path / "rec" / "train.rec", tmp_path / "rec" / "train.idx"
+    for path, content in ((record, b""), (record, None), (index, None)):
+        before = path.read_bytes()
+        path.unlink()
+        if content is not None:
+            path.write_bytes(content)
+        with pytest.raises(UserError, match="train.rec or its .idx is missing or changed: put"):
+            pack("train", classes, items, tmp_path / "rec")
+        path.write_bytes(before)
+    assert pack("train", classes, items, tmp_path / "rec") == whole
+
+
+def test_a_kill_before_the_parts_are_removed_leaves_nothing_behind(tmp_path, monkeypatch):
+    classes, items = folder_items(write_folder(tmp_path / "photos"))
+    out, parts = tmp_path / "rec", tmp_path / "rec" / "train.parts"
+    with monkeypatch.context() as killed:
+        killed.setattr(packing.shutil, "rmtree", lambda *_: None)
+        whole = pack("train", classes, items, out)
+    assert (parts / packing.RESULT).exists()
+    with monkeypatch.context() as killed:
+        killed.setattr(packing.shutil, "rmtree", lambda *_, **__: None)
+        assert pack("train", classes, items, out) == whole
+    for path in (out / "train.rec", out / "train.idx", out / "manifest.json"):
+        path.rename(path.with_name(f"{path.name}.away"))
+    with pytest.raises(UserError, match="train.parts was changed: remove it, and pack the split"):
+        pack("train", classes, items, out)
+    assert not (out / "manifest.json").exists()
+    for path in (out / "train.rec", out / "train.idx", out / "manifest.json"):
+        path.with_name(f"{path.name}.away").rename(path)
+    assert pack("train", classes, items, out) == whole and not parts.exists()
+
+
 def test_two_splits_that_end_at_once_are_both_in_the_manifest(tmp_path, monkeypatch):
     plan = {"listing": "", "resize": None, "quality": 95}
     for split in ("train", "val"):
         (tmp_path / f"{split}.parts").mkdir()
         result = {"images": 1, "bytes": 0, "sha256": "", "skipped": [], **plan}
         packing.write_json(tmp_path / f"{split}.parts" / packing.RESULT, result)
+        for suffix in (".rec", ".idx"):
+            (tmp_path / f"{split}.parts" / f"joined{suffix}").touch()
     original = packing.write_json
     other = threading.Thread(target=packing._install, args=(tmp_path, "val", ["a"]))
 
@@ -301,6 +338,40 @@ def test_tar_files_that_are_refused(tmp_path):
         packing.val_tar_items(tmp_path / "val.tar", ["n00000000"] * 3, classes)
     with pytest.raises(UserError, match="label 'n9' .* is not a class"):
         packing.val_tar_items(tmp_path / "val.tar", ["n9"] * 4, classes)
+
+
+def test_tar_files_that_lost_images_are_refused(tmp_path):
+    """Python's tarfile takes a damaged header, and a missing end, for the end."""
+    official_tars(tmp_path)
+    path = tmp_path / "train.tar"
+    whole = path.read_bytes()
+    with tarfile.open(path) as outer:
+        members = outer.getmembers()
+        with tarfile.open(fileobj=outer.extractfile(members[0])) as inner:
+            within = members[0].offset_data + inner.getmembers()[1].offset
+        end = outer.offset
+    for place in (members[1].offset, within):
+        path.write_bytes(whole[: place + 3] + b"\xff" + whole[place + 4 :])
+        with pytest.raises(UserError, match="train.tar.* is truncated or damaged: its end is miss"):
+            train_tar_items(path)
+    for place in (members[1].offset, members[2].offset + 100, end):
+        path.write_bytes(whole[:place])
+        with pytest.raises(UserError, match="train.tar is truncated or damaged"):
+            train_tar_items(path)
+
+
+def test_pipes_in_the_place_of_archives(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for read in (train_tar_items, read_devkit):
+        with pytest.raises(UserError, match="pipe is not a regular file"):
+            read(tmp_path / "pipe")
+
+
+def test_an_image_that_no_jpeg_can_hold_is_left_out(tmp_path):
+    content = io.BytesIO()
+    Image.new("RGB", (70000, 2)).save(content, "PNG")
+    with pytest.raises(UserError, match="long.png cannot be written as a JPEG: ."):
+        encode(content.getvalue(), "long.png")
 
 
 def test_devkits_that_are_refused(tmp_path):

@@ -90,6 +90,7 @@ def test_errors(exported, photos, tmp_path):
         ([tmp_path / "absent.png"], "absent.png: No such file"),
         ([np.zeros((4, 4, 3))], r"must be uint8 \(H, W, 3\) or \(H, W\), not float64 \(4, 4, 3\)"),
         ([np.zeros((4, 4, 4), "uint8")], r"not uint8 \(4, 4, 4\)"),
+        ([np.zeros((0, 4, 3), "uint8")], r"not uint8 \(0, 4, 3\)"),
         ([], "there are no images"),
         (str(photos[0]), r"a list of images is needed"),
     ):

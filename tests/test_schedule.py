@@ -57,3 +57,12 @@ def test_warmup_and_milestones_counted_in_steps():
 def test_factor_of_the_config_is_used():
     config = ScheduleConfig("step", milestones=[1], factor=0.5)
     assert Schedule(config, 1.0, 2, 1)(1) == pytest.approx(0.5)
+
+
+def test_lengths_that_no_step_feels():
+    with pytest.raises(UserError, match="warmup: 0.04 epochs is less than half a step"):
+        Schedule(ScheduleConfig("cosine", warmup=0.04), 1.0, epochs=2, steps_per_epoch=11)
+    for marks, steps in (([0.01], "0"), ([1.99], "22"), ([1, 1.01], "11, 11")):
+        config = ScheduleConfig("step", milestones=marks)
+        with pytest.raises(UserError, match=f"of 22 steps they are at {steps}, and not all change"):
+            Schedule(config, 1.0, epochs=2, steps_per_epoch=11)

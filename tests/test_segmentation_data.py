@@ -113,7 +113,7 @@ MASKS = {"model": {"name": "aff_pixelnet1"}, "imports": ["pixel_task"], "epochs"
         ("masks", {"autoaugment": "cifar10"}, "data.autoaugment has no effect on masks"),
         ("scenes", {"root": "a"}, "data.root has no effect on scenes"),
         ("scenes", {"image_size": 9}, "data.image_size has no effect on scenes"),
-        ("masks", {"crop_size": 0}, "data.crop_size must be positive"),
+        ("masks", {"crop_size": 0}, "data.crop_size must be 1 to 32,768 pixels"),
         ("masks", {"scale_range": [0.5, 2.0]}, "scale_range has no effect without data.crop_size"),
         ("masks", {"crop_size": 8, "scale_range": [2.0, 0.5]}, "two increasing positive factors"),
         ("masks", {"crop_size": 8, "scale_range": [0.0, 1.0]}, "two increasing positive factors"),

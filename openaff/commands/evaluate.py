@@ -14,6 +14,7 @@ The data set "images" is for class folders of your own, "masks" for images with 
 
 import json
 import math
+import pathlib
 
 from ..data import DATASETS, load_dataset
 from ..deploy.engines import check_engine
@@ -142,6 +143,9 @@ def main():
             positive_int("--" + flag.replace("_", "-"), getattr(args, flag))
     for path in filter(None, (args.per_class, args.confusion)):
         check_parent(path)
+    tables = [pathlib.Path(path).resolve() for path in (args.per_class, args.confusion) if path]
+    if len(set(tables)) < len(tables):
+        raise UserError("--per-class and --confusion are two tables: name two files")
     if args.export and args.devices != "cpu":
         raise UserError("--devices has no effect with --export: its engines run on the CPU")
     check_engine(args)

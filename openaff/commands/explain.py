@@ -133,6 +133,8 @@ def main():
     subjects = networks(args, data, dataset, device)
     first = next(iter(subjects.values()))
     images, titles, truth = given_images(args, first)
+    if out.resolve() in [path.resolve() for path in images]:
+        raise UserError(f"--out {out} is one of the images to explain: take another name")
     if dataset:
         if tuple(dataset.class_names) != tuple(first.class_names) and not args.published:
             source = args.run or args.pretrained or args.model

@@ -15,6 +15,7 @@ set's files are not needed.
 import dataclasses
 
 from ..data import load_dataset
+from ..data.batches import check_training_images
 from ..deploy.export import FORMATS, USUAL, add_to_description, export_folder
 from ..deploy.quantization import accuracies, calibration_batches
 from ..deploy.subject import (
@@ -25,6 +26,7 @@ from ..deploy.subject import (
 )
 from ..tasks import METRICS, TASKS
 from ..utils.arguments import Parser, count, refuse
+from ..utils.descriptions import LARGEST_SIDE
 from ..utils.errors import UserError, positive_int
 
 IMAGES = 256  # that --int8 is calibrated on, by default
@@ -61,8 +63,11 @@ def parse_shape(text):
         shape = tuple(count("--input", part) for part in text.split("x"))
     except UserError:
         shape = ()
-    if len(shape) != 3 or shape[0] != 3:
-        raise UserError(f"--input {text!r}: write 3xHxW, such as 3x32x32")
+    if len(shape) != 3 or shape[0] != 3 or max(shape) > LARGEST_SIDE:
+        raise UserError(
+            f"--input {text!r}: write 3xHxW, such as 3x32x32, with sides of {LARGEST_SIDE:,} at "
+            "most"
+        )
     return shape
 
 
@@ -109,6 +114,8 @@ def main():
         data = dataclasses.replace(data, crop_size=None, scale_range=None)  # whole images
     dataset = load_dataset(data) if smaller else None
     if smaller:
+        if args.int8:
+            check_training_images(dataset, data)
         check_sizes(args, subject, dataset)
     calibration = (
         calibration_batches(dataset, data, args.images or IMAGES, batch or 32)

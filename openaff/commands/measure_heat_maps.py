@@ -29,7 +29,7 @@ from ..deploy.subject import check_flags, run_data, run_subject
 from ..models import model_info
 from ..tables.markdown import markdown, with_blocks
 from ..tasks import TASKS
-from ..utils.arguments import Parser
+from ..utils.arguments import Parser, refuse
 from ..utils.errors import UserError, one_line, positive_int
 from ..utils.files import check_parent, read_text, write_json, write_text
 from ..utils.json_files import read_json
@@ -38,6 +38,7 @@ from ..utils.provenance import provenance
 
 SIZES = ("small", "middle", "large")  # thirds of all objects
 BASELINE = "add"
+METHOD, IMAGES = "gradcam", 1000  # by default
 
 
 def parse_args():
@@ -45,10 +46,8 @@ def parse_args():
     parser.add_argument("runs", nargs="*", metavar="RUN", help="folders of finished runs")
     parser.add_argument("--out", metavar="FILE.json", help="where the figures go")
     parser.add_argument("--data", metavar="DIR", help="folder of the data set, if it has moved")
-    parser.add_argument("--method", default="gradcam", choices=METHODS, help="%(default)s")
-    parser.add_argument(
-        "--images", type=int, default=1000, metavar="N", help="test images at most (%(default)s)"
-    )
+    parser.add_argument("--method", choices=METHODS, help=f"({METHOD})")
+    parser.add_argument("--images", type=int, metavar="N", help=f"test images at most ({IMAGES:,})")
     parser.add_argument("--page", metavar="FILE.md", help="write the committed tables into it")
     return parser.parse_args()
 
@@ -166,12 +165,15 @@ def measure(args):
         raise UserError("the runs have other classes than the data: name theirs with --data")
     dense = TASKS[DATASETS[data.name].task].dense
     measure_rows = measure_energy if dense else measure_fall_and_rise
-    rows = measure_rows(by_fusion, args.method, dataset, positive_int("--images", args.images))
+    method, count = args.method or METHOD, IMAGES
+    if args.images is not None:
+        count = positive_int("--images", args.images)
+    rows = measure_rows(by_fusion, method, dataset, count)
     return {
         "dataset": dataset.name,
         "labels": dataset.labels,
         "split": f"test split ({dataset.split})",
-        "method": args.method,
+        "method": method,
         "layer": "the last map that the head sees",
         "networks": [
             {"model": subject.model, "options": subject.options, **subject.score}
@@ -236,8 +238,8 @@ def write_page(path):
 def main():
     args = parse_args()
     if args.page:
-        if args.runs or args.out:
-            raise UserError("--page stands alone: it writes what measurements/heat_maps holds")
+        flags = ("runs", "out", "data", "method", "images")
+        refuse(args, flags, "--page: it writes what measurements/heat_maps holds")
         write_page(args.page)
         print("written", args.page)
         return

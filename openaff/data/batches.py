@@ -29,8 +29,7 @@ def training_batches(dataset, config, batch_size, seed=0, shard=(0, 1)):
         There are no training images, fewer than one batch, or images of several sizes that
         nothing crops to one.
     """
-    if dataset.train is None:
-        raise UserError(f"{dataset.name}: there are no training images in {config.root}")
+    check_training_images(dataset, config)
     mixup = Mixup(config.mixup_alpha, len(dataset.class_names)) if config.mixup_alpha else None
     common = {"seed": seed, "mixup": mixup, "workers": config.workers, "shard": shard}
     if isinstance(dataset.train, RecordSet):
@@ -53,6 +52,12 @@ def training_batches(dataset, config, batch_size, seed=0, shard=(0, 1)):
     normalize = Normalize(dataset.mean, dataset.std)
     transform = training_transform(config, dataset.mean)
     return BatchLoader(dataset.train, batch_size, normalize, transform, **common)
+
+
+def check_training_images(dataset, config):
+    """Refuse a data set without a training split."""
+    if dataset.train is None:
+        raise UserError(f"{dataset.name}: there are no training images in {config.root}")
 
 
 def test_batches(dataset, batch_size, workers=None, shard=(0, 1)):

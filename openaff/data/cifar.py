@@ -5,18 +5,17 @@ https://www.cs.toronto.edu/~kriz/cifar.html
 """
 
 import hashlib
-import pathlib
+import http.client
 import pickle
 import tarfile
-import urllib.error
 import urllib.request
 from dataclasses import dataclass, field
 from typing import Dict, Tuple
 
 import numpy as np
 
-from ..utils.errors import UserError
-from ..utils.files import atomic
+from ..utils.errors import UserError, one_line
+from ..utils.files import atomic, expand
 from ..utils.progress import progress_bar
 from .base import DATASETS, Dataset, ImageSet, Labels, register_dataset
 from .cifar_names import CIFAR10, COARSE, FINE
@@ -149,8 +148,7 @@ def _load(config):
     name = config.name
     labels = DATASETS[name].granularity(config.labels)
     spec, column = SPECS[name], labels.key
-    default = pathlib.Path("~/.mxnet/datasets").expanduser() / name  # where Gluon keeps them
-    root = pathlib.Path(config.root).expanduser() if config.root else default
+    root = expand(config.root or f"~/.mxnet/datasets/{name}")  # where Gluon keeps them
     layout, read = _find(name, spec, root, config.download)
     decode = _decode_python if layout is spec.python else _decode_binary
     splits = {split: decode(spec, layout, read, split, column) for split in ("train", "test")}
@@ -342,5 +340,7 @@ def _download(url, path, md5):
                         progress.update(len(chunk))
             if digest.hexdigest() != md5:
                 raise UserError(f"{url}: MD5 {digest.hexdigest()} instead of {md5}: not kept")
-    except (OSError, urllib.error.URLError) as error:
-        raise UserError(f"cannot download {url} to {path}: {error}") from None
+    except UserError:
+        raise
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        raise UserError(f"cannot download {url} to {path}: {one_line(error)}") from None

@@ -4,11 +4,14 @@ from dataclasses import dataclass
 from typing import List, Optional
 
 from ..utils.configs import Section, require
+from ..utils.descriptions import LARGEST_SIDE, SMALLEST_RATIO
 from ..utils.errors import UserError
 from ..utils.framework import most_processes
 from .autoaugment import POLICIES
 from .base import DATASETS
 from .mixup import ALPHAS
+
+MOST_PADDING = 1024
 
 # Settings that change no result, but for the number of workers that read record files.
 WHEREABOUTS = ("root", "download", "workers")
@@ -74,8 +77,17 @@ class DataConfig(Section):
             ),
             ("jitter", (self.jitter or 0) < 1, "must be less than 1"),
             *(
-                (key, getattr(self, key) is None or getattr(self, key) >= 1, "must be positive")
+                (
+                    key,
+                    getattr(self, key) is None or 1 <= getattr(self, key) <= LARGEST_SIDE,
+                    f"must be 1 to {LARGEST_SIDE:,} pixels",
+                )
                 for key in ("image_size", "crop_size")
+            ),
+            (
+                "crop_padding",
+                (self.crop_padding or 0) <= MOST_PADDING,
+                f"must be at most {MOST_PADDING} pixels",
             ),
             (
                 "scale_range",
@@ -97,8 +109,8 @@ class DataConfig(Section):
             ),
             (
                 "crop_ratio",
-                self.crop_ratio is None or 0 < self.crop_ratio <= 1,
-                "must be in (0, 1]",
+                self.crop_ratio is None or SMALLEST_RATIO <= self.crop_ratio <= 1,
+                f"must be in [{SMALLEST_RATIO}, 1]",
             ),
             self.one_of("autoaugment", (None, *POLICIES)),
             (

@@ -1,10 +1,9 @@
 """ImageNet and photographs of your own, from record files or image folders."""
 
-import pathlib
-
 import numpy as np
 
 from ..utils.errors import UserError
+from ..utils.files import expand
 from .base import Dataset, Labels, register_dataset
 from .image_folder import MEAN, STD, CenterCrop, ImageFolder, RandomResizedCrop, class_folders
 
@@ -71,7 +70,7 @@ def load_photos(config):
         raise UserError(
             "data.root is not set: name the folder of train.rec and val.rec, or of train/ and val/"
         )
-    root = pathlib.Path(config.root).expanduser()
+    root = expand(config.root)
     size = IMAGE_SIZE if config.image_size is None else config.image_size
     ratio = CROP_RATIO if config.crop_ratio is None else config.crop_ratio
     crops = {"train": RandomResizedCrop(size), "val": CenterCrop(size, ratio)}

@@ -6,6 +6,7 @@ import numpy as np
 from PIL import Image
 
 from ..utils.errors import UserError, suggest
+from ..utils.files import expand
 from .base import Dataset
 from .image_folder import MEAN, ORIENTATION, STD, SUFFIXES, opened, read_photo
 from .transforms import IGNORE, nearest
@@ -312,7 +313,7 @@ def required_root(config, content):
     """``config.root`` as a path; a :class:`UserError` if it is not set or no folder."""
     if config.root is None:
         raise UserError(f"data.root is not set: name the folder of {content}")
-    root = pathlib.Path(config.root).expanduser()
+    root = expand(config.root)
     if not root.is_dir():
         raise UserError(f"there is no folder {root}: data.root is the folder of {content}")
     return root

@@ -122,6 +122,7 @@ def val_tar_items(path, synsets, classes):
 
 def read_devkit(path):
     """The validation images' synsets, in order, from ILSVRC2012_devkit_t12.tar.gz."""
+    refuse_special(path)
     try:
         with tarfile.open(path) as archive:
             meta = archive.extractfile(DEVKIT + "meta.mat").read()
@@ -137,6 +138,7 @@ def read_devkit(path):
 
 
 def _open_tar(path):
+    refuse_special(path)
     try:
         return tarfile.open(path, "r:")
     except (OSError, tarfile.TarError) as error:
@@ -149,6 +151,9 @@ def _files(path, archive):
     """The regular files of an archive; names that point outside its folder are refused."""
     try:
         members = archive.getmembers()
+        archive.fileobj.seek(archive.offset)  # a damaged header, too, ends the list of members
+        if archive.fileobj.read(tarfile.BLOCKSIZE) != tarfile.NUL * tarfile.BLOCKSIZE:
+            raise tarfile.ReadError("its end is missing")
     except tarfile.TarError as error:
         raise UserError(f"{path} is truncated or damaged: {error}") from None
     for member in members:
@@ -174,7 +179,7 @@ def encode(content, name, resize=None, quality=95):
     Raises
     ------
     UserError
-        See :func:`~openaff.data.image_folder.read_photo`.
+        See :func:`~openaff.data.image_folder.read_photo`; or a JPEG cannot hold the image.
     """
     image = read_photo(content, name)
     with Image.open(io.BytesIO(content)) as original:
@@ -186,7 +191,10 @@ def encode(content, name, resize=None, quality=95):
         scale = resize / min(image.size)
         image = image.resize([round(scale * side) for side in image.size], Image.BICUBIC)
     out = io.BytesIO()
-    image.save(out, "JPEG", quality=quality, subsampling=0 if quality >= 90 else -1)
+    try:
+        image.save(out, "JPEG", quality=quality, subsampling=0 if quality >= 90 else -1)
+    except OSError as error:  # such as a side of more than 65,535 pixels
+        raise UserError(f"{name} cannot be written as a JPEG: {one_line(error)}") from None
     return out.getvalue()
 
 
@@ -239,6 +247,12 @@ def pack(split, classes, items, out, resize=None, quality=95, workers=1):
     manifest = _manifest(out, classes)
     packed = manifest["splits"].get(split)
     if packed and packed.items() >= plan.items():
+        if not _is_whole(out, split, packed):
+            raise UserError(
+                f"{record} or its .idx is missing or changed: put both back, or remove them and "
+                f"their part of {MANIFEST}"
+            )
+        shutil.rmtree(parts, ignore_errors=True)  # of a process that was killed at the very end
         return packed
     if packed or (record.exists() and not (parts / RESULT).exists()):
         raise UserError(
@@ -281,12 +295,20 @@ def _install(out, split, classes):
         if (parts / f"joined{suffix}").exists():
             os.replace(parts / f"joined{suffix}", out / f"{split}{suffix}")
     result = _read(parts / RESULT, SPLIT)
+    if not _is_whole(out, split, result):
+        raise UserError(f"{parts} was changed: remove it, and pack the split again")
     with alone_in(out):  # the other split may be packed at the same time
         manifest = _manifest(out, classes)
         manifest["splits"][split] = result
         write_json(out / MANIFEST, manifest)
     shutil.rmtree(parts)
     return result
+
+
+def _is_whole(out, split, facts):
+    """Whether the records and index that a part of the manifest describes are there."""
+    record, index = out / f"{split}.rec", out / f"{split}.idx"
+    return index.is_file() and record.is_file() and record.stat().st_size == facts["bytes"]
 
 
 def _pack_parts(split, items, parts, make, workers):
@@ -381,8 +403,8 @@ def _join(parts, count):
     joined, index = parts / "joined.rec", parts / "joined.idx"
     joined.touch()
     index.touch()
-    lines = "".join(index.read_text().splitlines(True)[: state["images"]])
-    if joined.stat().st_size < state["bytes"] or lines.count("\n") < state["images"]:
+    lines = b"".join(index.read_bytes().splitlines(True)[: state["images"]])
+    if joined.stat().st_size < state["bytes"] or lines.count(b"\n") < state["images"]:
         raise UserError(f"{parts} was changed: remove it, and pack the split again")
     with open(joined, "r+b") as out, open(index, "r+") as out_index:
         # What is whole stays on the disk: the process may be killed again at any time.

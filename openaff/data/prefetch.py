@@ -21,6 +21,7 @@ import numpy as np
 
 from ..utils.errors import UserError
 
+FEWER = "set fewer data.workers (0: no worker processes)"
 AHEAD = 2  # batches that a worker may be ahead: one for the next step, one as a reserve
 
 
@@ -46,7 +47,7 @@ def prefetch(make, numbers, workers):
     Raises
     ------
     UserError
-        A worker died, or ``make`` raised a UserError.
+        A worker died, or ``make`` raised a UserError, a MemoryError or an OSError.
     RuntimeError
         ``make`` raised something else; the message has the worker's traceback.
     """
@@ -79,6 +80,10 @@ def prefetch(make, numbers, workers):
                 message = [put(index, number, array) for index, array in enumerate(make(number))]
             except UserError as error:
                 message = UserError(f"batch {number}: {error}")
+            except MemoryError:
+                message = UserError(f"batch {number}: out of memory in a worker; {FEWER}")
+            except OSError as error:
+                message = UserError(f"batch {number}: {error.strerror}: {error.filename}")
             except Exception:
                 message = RuntimeError(f"batch {number}, in a worker:\n{traceback.format_exc()}")
             connection.send(message)
@@ -95,7 +100,7 @@ def prefetch(make, numbers, workers):
             except (EOFError, OSError):
                 raise UserError(
                     f"the worker that prefetches batch {number} died ({_cause_of_death(pid)}); if "
-                    "memory ran out, set fewer data.workers (0: no worker processes)"
+                    f"memory ran out, {FEWER}"
                 ) from None
             if isinstance(message, Exception):
                 raise message

@@ -75,7 +75,8 @@ def photo(image):
     if isinstance(image, Image.Image):
         return ImageOps.exif_transpose(image).convert("RGB")
     if isinstance(image, np.ndarray):
-        if image.dtype != np.uint8 or image.ndim not in (2, 3) or image.shape[2:] not in ((), (3,)):
+        fits = image.ndim in (2, 3) and image.shape[2:] in ((), (3,)) and image.size
+        if image.dtype != np.uint8 or not fits:
             raise UserError(
                 f"an array must be uint8 (H, W, 3) or (H, W), not {image.dtype} {image.shape}"
             )

@@ -10,7 +10,7 @@ import time
 import mxnet as mx
 import numpy as np
 
-from ..utils.errors import UserError
+from ..utils.errors import UserError, last_line
 from ..utils.files import write_json
 from ..utils.framework import check_processes, physical_cores
 from ..utils.json_files import WrongJSON, read_json
@@ -355,9 +355,7 @@ class RecordBatches:
                     images, labels = self._mix(images, labels, number, batch_number)
                 yield images, labels
         except mx.base.MXNetError as error:
-            raise UserError(
-                f"cannot read {self.records.path}: {str(error).strip().splitlines()[-1]}"
-            ) from None
+            raise UserError(f"cannot read {self.records.path}: {last_line(error)}") from None
 
     def _mix(self, images, labels, number, batch_number):
         rng = np.random.default_rng((self.seed, number, batch_number, self.shard[0]))

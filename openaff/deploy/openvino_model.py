@@ -4,7 +4,7 @@ import collections
 import functools
 import pathlib
 
-from ..utils.errors import UserError, one_line
+from ..utils.errors import UserError, last_line, one_line
 from ..utils.packaged import pip_install
 
 OLDEST = (2024, 4)  # year and release; see setup.py
@@ -104,8 +104,7 @@ class OpenVINO:
             return self._core.compile_model(model, "CPU", self._options)
         except RuntimeError as error:
             raise UserError(
-                f"{self._path} is not a model that OpenVINO can run: "
-                f"{str(error).strip().splitlines()[-1]}"
+                f"{self._path} is not a model that OpenVINO can run: {last_line(error)}"
             ) from None
 
     def __call__(self, images):

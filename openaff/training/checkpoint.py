@@ -108,9 +108,7 @@ def load_checkpoint(path, engine, workers=1, check=None):
                         raise zipfile.BadZipFile(f"{name} is packed, which openaff never does")
                     archive.extract(name, parts)  # checks the CRC
         except FileNotFoundError:
-            raise UserError(
-                f"there is no checkpoint {path}: remove the run folder, and start anew"
-            ) from None
+            raise UserError(f"there is no checkpoint {path}; {_instead(path)}") from None
         except _DAMAGES as error:
             if getattr(error, "errno", None) not in (None, errno.EINVAL):
                 raise  # such as a full disk, which is not the checkpoint's fault
@@ -154,7 +152,13 @@ def load_checkpoint(path, engine, workers=1, check=None):
 
 
 def _damaged(path, reason):
-    return UserError(
-        f"{path} is damaged or no checkpoint ({reason}); {PREVIOUS} beside it is the one before: "
-        f"{program()} --resume {path.parent} --checkpoint {PREVIOUS}"
-    )
+    return UserError(f"{path} is damaged or no checkpoint ({reason}); {_instead(path)}")
+
+
+def _instead(path):
+    """What to do without the checkpoint ``path``, in words."""
+    for name, words in ((PREVIOUS, "the one before"), (LAST, "the last one")):
+        if name != path.name and (path.parent / name).is_file():
+            command = f"{program()} --resume {path.parent} --checkpoint {name}"
+            return f"{name} beside it is {words}: {command}"
+    return "remove the run folder, and start anew"

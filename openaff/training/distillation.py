@@ -4,7 +4,7 @@ import mxnet as mx
 from mxnet import autograd, gluon
 
 from ..models.pretrained import load_model, load_parameters
-from ..utils.errors import UserError, suggest
+from ..utils.errors import UserError, last_line, suggest
 from ..utils.imports import import_gluoncv
 from ..utils.packaged import pip_install
 
@@ -75,7 +75,7 @@ def load_teacher(config, classes, image_shape, devices):
     except mx.base.MXNetError as error:
         raise UserError(
             f"distillation.teacher {config.teacher} cannot take images of {image_shape}: "
-            f"{str(error).strip().splitlines()[-1]}"
+            f"{last_line(error)}"
         ) from None
     if len(shape) != 2:
         raise UserError(

@@ -105,7 +105,8 @@ class Schedule:
     Raises
     ------
     UserError
-        A warm-up or milestone in steps lies at or after the run's end.
+        A warm-up or milestone lies at or after the run's end, is less than half a step long, or
+        two milestones are one step.
     """
 
     def __init__(self, config, peak, epochs, steps_per_epoch):
@@ -119,6 +120,16 @@ class Schedule:
         self.factor = _FACTOR if config.factor is None else config.factor
         self.power = _POWER if config.power is None else config.power
         self.milestones = [round(milestone * steps) for milestone in config.milestones or ()]
+        acting = {step for step in self.milestones if 0 < step < self.total}
+        if len(acting) < len(self.milestones):
+            raise UserError(
+                f"schedule.milestones: in a run of {self.total} steps they are at "
+                f"{', '.join(map(str, self.milestones))}, and not all change anything"
+            )
+        if config.warmup and not self.warmup:
+            raise UserError(
+                f"schedule.warmup: {config.warmup:g} {config.unit} is less than half a step"
+            )
 
     def __call__(self, step):
         if step < self.warmup:

@@ -5,7 +5,7 @@ import os
 import sys
 import traceback
 
-from .errors import UserError, one_line, printable
+from .errors import UserError, last_line, one_line, printable
 from .interrupt import STATUS, Stopped
 
 # Bad input; a disk that is full or cannot be written; a name that is not text.
@@ -19,6 +19,7 @@ def run(main):
 
     The environment variable ``OPENAFF_TRACEBACK=1`` also shows the traceback of such a line.
     """
+    _open_streams()
     try:
         main()
         sys.stdout.flush()
@@ -37,6 +38,20 @@ def run(main):
         if "DMLC_ROLE" not in os.environ:
             raise
         _exit(traceback.format_exc(), 1)
+
+
+def _open_streams():
+    """Take the null device for a standard stream that is closed, as in ``openaff ... >&-``.
+
+    Otherwise the next file that is opened would get its number, and what MXNet prints with it.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the first free number, which is this one
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w" if number else "r"))
 
 
 def _mxnet_error():
@@ -61,8 +76,7 @@ def _reason(error):
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             line += ": free some space, then repeat the command; a training goes on with --resume"
         return line
-    lines = str(error).strip().splitlines() or ["out of memory"]
-    return lines[-1]
+    return last_line(error) if str(error).strip() else "out of memory"
 
 
 def _exit(message, status):

@@ -76,11 +76,23 @@ def parse_yaml(text):
 def _count(node, known):
     """How many values a YAML node has, once its aliases are written out."""
     if id(node) not in known:
+        _refuse_doubles(node)
         known[id(node)] = math.inf  # until it is counted: an alias of itself
         parts = [] if isinstance(node, yaml.ScalarNode) else node.value
         flat = [each for part in parts for each in (part if isinstance(part, tuple) else (part,))]
         known[id(node)] = 1 + sum(_count(each, known) for each in flat)
     return known[id(node)]
+
+
+def _refuse_doubles(node):
+    """Refuse a key that a mapping has twice: YAML forbids it, and PyYAML takes the last one."""
+    keys = set()
+    for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
+        if isinstance(key, yaml.ScalarNode):
+            if key.value in keys:
+                problem = f"the key {key.value!r} is there twice"
+                raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
+            keys.add(key.value)
 
 
 def read_yaml(path):

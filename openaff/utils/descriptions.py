@@ -9,6 +9,8 @@ from .labels import check_names
 RESULT, EXPORT = "result.json", "export.json"
 EXPORT_FORMAT = "openaff export 1"
 WEIGHTS_FORMAT = "openaff weights 1"
+LARGEST_SIDE = 1 << 15  # pixels
+SMALLEST_RATIO = 0.001  # of a crop
 _NETWORK = {
     "model": str,
     "options": {str: object},
@@ -136,10 +138,14 @@ def _check_input(facts):
     channels, *sides = facts["input_shape"]
     ratio, short = facts.get("crop_ratio"), facts.get("short_side")
     for key, holds, rule in (
-        ("input_shape", channels == 3 and all(0 < side <= 1 << 15 for side in sides), "3, H, W"),
+        ("input_shape", channels == 3 and all(map(_is_side, sides)), "3, H, W"),
         ("std", min(facts["std"]) > 0, "positive"),
-        ("crop_ratio", ratio is None or 0 < ratio <= 1, "in (0, 1]"),
-        ("short_side", short is None or 0 < short <= 1 << 15, "a number of pixels"),
+        ("crop_ratio", ratio is None or SMALLEST_RATIO <= ratio <= 1, f"in [{SMALLEST_RATIO}, 1]"),
+        ("short_side", short is None or _is_side(short), "a number of pixels"),
     ):
         if not holds:
             raise WrongJSON(f"{key} must be {rule}, not {facts[key]}")
+
+
+def _is_side(pixels):
+    return 0 < pixels <= LARGEST_SIDE

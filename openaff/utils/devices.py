@@ -4,7 +4,7 @@ import re
 
 import mxnet as mx
 
-from .errors import UserError
+from .errors import UserError, last_line
 from .packaged import pip_install
 
 MOST_CPU_DEVICES = 64
@@ -64,6 +64,6 @@ def _usable_gpu(index):
     except mx.base.MXNetError as error:
         raise UserError(
             f"gpu:{index} cannot run mxnet's kernels (its wheels have code for compute capability "
-            f"5.0 to 8.9): {str(error).strip().splitlines()[-1]}"
+            f"5.0 to 8.9): {last_line(error)}"
         ) from None
     return context

@@ -16,6 +16,11 @@ def one_line(error):
     return " ".join(str(error).split()) or type(error).__name__
 
 
+def last_line(error):
+    """The last line of an error's message, or its type if the message is empty."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[-1]
+
+
 def printable(text):
     """The text with characters that would move a terminal's cursor as escapes, such as \\x1b."""
     return "".join(

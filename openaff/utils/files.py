@@ -31,6 +31,20 @@ def refuse_special(path):
         raise UserError(f"{path} is not a regular file")
 
 
+def expand(path):
+    """``path`` with its ``~`` or ``~user`` written out.
+
+    Raises
+    ------
+    UserError
+        There is no such user.
+    """
+    try:
+        return pathlib.Path(path).expanduser()
+    except RuntimeError as error:
+        raise UserError(f"{path}: {error}") from None
+
+
 def refuse_existing(path, what="", flag="--out"):
     """Refuse a folder that is there already, before the work that fills it.
 
@@ -51,10 +65,11 @@ def check_parent(path):
 def link(source, target):
     """A hard link or, where there can be none, a copy; never onto a file that is there.
 
-    What is there may itself be a link, whose other name a copy would overwrite.
+    What is there may itself be a link, whose other name a copy would overwrite.  Of a symbolic link
+    the file is taken that it leads to.
     """
     try:
-        os.link(source, target)
+        os.link(os.path.realpath(source), target)  # not a link to a link
     except FileExistsError:
         raise
     except OSError:  # another file system, or one without hard links

@@ -9,7 +9,7 @@ import re
 import sys
 
 from . import cuda
-from .errors import UserError, positive_int
+from .errors import UserError, last_line, positive_int
 from .packaged import pip_install
 
 
@@ -142,8 +142,7 @@ def explain(error):
         return f"{build}'s files are gone: pip install --force-reinstall --no-deps {build}==1.9.1"
     if isinstance(error, ModuleNotFoundError):
         return f"{build} needs {error.name}, which is missing: {pip_install(extra)}"
-    lines = str(error).strip().splitlines() or [""]
-    return f"{build} cannot be imported: {type(error).__name__}: {lines[-1]}"
+    return f"{build} cannot be imported: {type(error).__name__}: {last_line(error)}"
 
 
 def two_builds(builds):

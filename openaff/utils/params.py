@@ -20,7 +20,7 @@ import struct
 import mxnet as mx
 
 from .descriptions import EXPORT, RESULT
-from .errors import UserError
+from .errors import UserError, last_line
 from .files import refuse_special, sha256
 from .json_files import read_json
 from .quiet import importing_symbol
@@ -51,7 +51,7 @@ def read_arrays(path):
     try:
         return mx.nd.load(str(path))
     except (mx.base.MXNetError, AssertionError, ValueError) as error:
-        raise Damaged(f"MXNet cannot read it: {str(error).strip().splitlines()[-1]}") from None
+        raise Damaged(f"MXNet cannot read it: {last_line(error)}") from None
 
 
 def import_symbol(symbol, params):
@@ -74,8 +74,9 @@ def import_symbol(symbol, params):
     except Damaged as error:
         raise UserError(f"{params} is damaged: {error}") from None
     except Exception as error:  # MXNet raises many kinds for a graph that it cannot use
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
-        raise UserError(f"{symbol} and {params} are no exported network: {reason}") from None
+        raise UserError(
+            f"{symbol} and {params} are no exported network: {last_line(error)}"
+        ) from None
     return net
 
 

@@ -16,6 +16,9 @@ def without_lines(text):
 
     The other lines are written when the context ends.
     """
+    if sys.stderr is None:  # it was closed when Python began
+        yield
+        return
     sys.stderr.flush()
     try:
         stream = os.dup(2)
