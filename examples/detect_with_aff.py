@@ -13,6 +13,7 @@ generalises: train on all of COCO for that, by gluoncv's own scripts.
 import openaff  # isort: skip  (before mxnet: it loads CUDA's libraries)
 
 import colorsys
+import math
 import pathlib
 
 import mxnet as mx
@@ -77,8 +78,8 @@ def read_photos(root, split, count, size):
         for each in content["annotations"]:
             if each["image_id"] not in boxes or each["category_id"] not in names:
                 raise ValueError("an annotation is of an image or a category that is not there")
-            if not each["iscrowd"]:
-                left, top, width, height = each["bbox"]
+            left, top, width, height = each["bbox"]
+            if not each["iscrowd"] and width > 0 and height > 0:  # COCO has boxes without area
                 box = (left, top, left + width, top + height)
                 boxes[each["image_id"]].append((*box, each["category_id"]))
         files = {each["id"]: each["file_name"] for each in content["images"]}
@@ -138,7 +139,7 @@ class CenterNet:
         gluoncv = import_gluoncv("gluoncv")
         module = import_gluoncv("gluoncv.model_zoo.center_net.target_generator")
         scale = self.net.scale
-        side = int(self.size / scale)
+        side = math.ceil(self.size / scale)
         generator = module.CenterNetTargetGenerator(self.net.num_classes, side, side)
         each = [generator(label[:, :4] / scale, label[:, 4:]) for label in self.labels]
         self.targets = [mx.nd.stack(*maps) for maps in zip(*each)]
@@ -221,7 +222,8 @@ def draw(path, pixels, found, labels, classes):
         for number, score, *box in rows[rows[:, 1] >= SHOWN]:
             share = number / len(classes)
             colour = tuple(round(255 * each) for each in colorsys.hsv_to_rgb(share, 1, 1))
-            pen.rectangle([zoom * side for side in box], outline=colour, width=1)
+            corners = [*np.minimum(box[:2], box[2:]), *np.maximum(box[:2], box[2:])]
+            pen.rectangle([zoom * side for side in corners], outline=colour, width=1)
             words = f"{classes[int(number)]} {score:.0%}"
             pen.text((zoom * box[0] + 2, zoom * box[1] + 1), words, fill=colour)
         tiles.append(np.asarray(tile))
@@ -243,6 +245,8 @@ def main():
         raise UserError(f"--lr {args.lr}: write a positive number")
     pixels, labels, classes = read_photos(args.data, args.split, args.images, args.size)
     options = parse_options(args.option)
+    if "features_only" in options:
+        raise UserError("--option features_only: a detector needs its maps; leave it out")
     levels = openaff.create_model(args.model, features_only=True, **options)
     detector = DETECTORS[args.detector](levels, classes, args.size, labels)
     images = scaled(pixels)

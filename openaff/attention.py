@@ -8,7 +8,7 @@ import contextvars
 
 import numpy as np
 
-from .utils.errors import UserError, positive_int
+from .utils.errors import UserError, one_line, positive_int
 from .utils.framework import import_mxnet
 
 import_mxnet()  # with a one-line explanation where it cannot be
@@ -37,6 +37,26 @@ def hidden_channels(channels, reduction):
             "divides them"
         )
     return channels // reduction
+
+
+def check_norm(norm_layer, norm_kwargs):
+    """Refuse a normalisation layer, or keyword arguments of it, that cannot be built.
+
+    Raises
+    ------
+    UserError
+        It is no class of layers; or the arguments are none of its own, or those that networks set.
+    """
+    if not callable(norm_layer):
+        raise UserError(f"norm_layer must be a class of layers, not {norm_layer!r}")
+    try:
+        options = dict(norm_kwargs or {})
+        for name in ("in_channels", "prefix", "params"):
+            if name in options:
+                raise ValueError(f"every network sets {name} itself")
+        norm_layer(in_channels=1, **options).initialize()
+    except Exception as error:  # whatever a layer and its initialisers raise
+        raise UserError(f"norm_kwargs={norm_kwargs!r}: {one_line(error)}") from None
 
 
 def channel_context(

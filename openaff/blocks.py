@@ -126,7 +126,8 @@ def shortcut(channels, in_channels, stride, avg_down=True, norm=None):
     Returns
     -------
     nn.HybridSequential
-        (N, in_channels, H, W) -> (N, channels, ceil(H / stride), ceil(W / stride)).
+        (N, in_channels, H, W) -> (N, channels, ceil(H / stride), ceil(W / stride)).  Where it
+        pools, H and W are at least ``stride``.
     """
     body = nn.HybridSequential(prefix="downsample_")
     with body.name_scope():
@@ -417,6 +418,7 @@ def resize_like(F, x, like):
 
     The outer borders of both maps coincide.  With ``align_corners``, MXNet's default, the corner
     pixels do: the values then depend on the image's size, and float32 positions are less exact.
+    Along a side of ``like`` that has one pixel the first one of ``x`` is taken.
     """
     return F.contrib.BilinearResize2D(x, like, mode="like", align_corners=False)
 

@@ -362,6 +362,18 @@ class TwoOutputs(nn.HybridBlock):
             ),
             "steps must be a positive integer",
         ),
+        *(
+            (
+                lambda wrong=wrong: deletion_insertion(
+                    lambda x: x.mean((2, 3)),
+                    mx.nd.zeros((1, 3, 2, 2)),
+                    np.zeros((1, 2, 2)),
+                    [wrong],
+                ),
+                rf"categories must be 0 to 2, not \[{wrong}\]",
+            )
+            for wrong in (-1, 3)
+        ),
         (
             lambda: SemanticSegmentationTarget(0, np.ones((2, 2)))(mx.nd.zeros((2, 4, 4))),
             "the mask is 2x2, but the network's output 4x4",

@@ -49,12 +49,14 @@ def test_called_from_python_it_changes_no_signal(monkeypatch):
     assert signal.getsignal(signal.SIGPIPE) == before  # else a worker's death would end the caller
 
 
-@pytest.mark.parametrize("text", ["abc", "0", "-1", "inf", "nan"])
-def test_a_time_limit_is_a_positive_number(monkeypatch, capsys, text):
+@pytest.mark.parametrize("text", ["abc", "0", "-1", "inf", "nan", "1e300"])
+def test_a_time_limit_is_a_positive_number_and_a_day_at_most(monkeypatch, capsys, text):
     monkeypatch.setattr(sys, "argv", ["openaff", "doctor", f"--time-limit={text}"])
     with pytest.raises(SystemExit):
         doctor.main()
-    message = f"argument --time-limit: '{text}': write a positive number of seconds; see --help"
+    message = (
+        f"argument --time-limit: '{text}': write a number of seconds, a day at most; see --help"
+    )
     assert capsys.readouterr().err == f"error: {message}\n"
 
 

@@ -16,6 +16,7 @@ from PIL import Image
 
 from openaff import UserError, create_model
 from openaff.analysis.cam import GradCAM, SemanticSegmentationTarget
+from openaff.analysis.cam.measures import deletion_insertion
 from openaff.analysis.cam.study import (
     Figures,
     energy_of_objects,
@@ -148,11 +149,30 @@ def test_drawing_chooses_no_backend():
         ({"subjects": {"add": subject("add_cifar_resnet8")}, "weights": True}, "none of the netw"),
         ({"subjects": {"a": pyramid()}, "measures": True}, "need the truth: a test image's"),
         ({"images": ["nothing.png"]}, "nothing.png"),
+        ({"titles": []}, "1 images, 0 titles and 1 true classes or maps: give as many of each"),
+        ({"truth": [77]}, "the true class 77 is none of 4"),
+        ({"images": [np.zeros((32, 32, 3))]}, r"must be uint8 \(H, W, 3\), not float64 \(32, 32"),
     ],
 )
 def test_what_cannot_be_explained(arguments, message):
     with pytest.raises(UserError, match=message):
         explain(**{"subjects": {"aff": subject()}, "images": PICTURES[:1], **arguments})
+
+
+def test_measures_are_of_the_probability_that_is_shown(monkeypatch):
+    """Published networks for 20 classes have 100 outputs."""
+    module, curves = sys.modules["openaff.analysis.explain"], []
+
+    def measure(*arguments):
+        curves.append(deletion_insertion(*arguments))
+        return curves[-1]
+
+    monkeypatch.setattr(module, "deletion_insertion", measure)
+    few = subject()
+    few.class_names = NAMES[:2]
+    ((view,),) = (row.views for row in explain({"a": few}, PICTURES[:1], measures=True))
+    ((deletion, insertion),) = curves
+    assert deletion[0, 0] == insertion[0, -1] == pytest.approx(view.share)
 
 
 def test_other_tasks_have_no_class_to_explain(monkeypatch):

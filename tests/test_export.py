@@ -164,6 +164,10 @@ def test_int8_is_smaller_and_close(digits_run, tmp_path):
     assert (found == expected).mean() > 0.8
     with pytest.raises(UserError, match="1437 training images, too few to calibrate on 2000"):
         calibration_batches(digits, DataConfig(), 2000)
+    for count, size, sizes in ((10, 32, [10]), (70, 32, [32, 32, 6]), (1437, 1000, [1000, 437])):
+        assert [
+            len(each) for each in calibration_batches(digits, DataConfig(), count, size)
+        ] == sizes
 
 
 def test_images_that_the_file_does_not_take_are_refused_before_it_is_written(
@@ -199,6 +203,10 @@ def test_settings_of_an_export_that_change_nothing(tmp_path, call):
         (["--setting", "skip=[a]"], "--setting has no effect without --int8 or --dtype float16"),
         (["--image-size", "90"], "--image-size has no effect with a network that is trained for"),
         (["--crop-ratio", "1"], "--crop-ratio has no effect with a network that is trained for"),
+        (
+            ["--int8", "--images", "50", "--batch", "20"],
+            "--images 50: a file for batches of 20 need",
+        ),
         (["--int8", "--setting", "batch_size=4"], "batch_size=4: it has an effect on trainings o"),
         (["--int8", "--setting", "root=x"], "--setting root=x: write --data"),
         (["--int8", "--setting", "rot=x"], "unknown key 'rot'; did you mean 'root'"),
@@ -245,6 +253,11 @@ def test_folder_errors(digits_run, tmp_path, monkeypatch):
         export.export_folder(subject, tmp_path / "x", ["tflite"])
     with pytest.raises(UserError, match="have an effect on the format onnx only"):
         export.export_folder(subject, tmp_path / "x", ["symbol"], dtype="float16")
+    with pytest.raises(UserError, match="dtype must be float32 or float16, not 'float64'"):
+        export.export_folder(subject, tmp_path / "x", dtype="float64")
+    for batch in (-1, "8"):
+        with pytest.raises(UserError, match="batch must be a positive integer, not "):
+            export.export_folder(subject, tmp_path / "x", batch=batch)
     with pytest.raises(UserError, match="fixed_size has an effect on the ONNX files of networks"):
         export.export_folder(subject, tmp_path / "x", fixed_size=True)
     (tmp_path / "there").mkdir()

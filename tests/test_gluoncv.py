@@ -179,6 +179,8 @@ class Holder(mx.gluon.nn.HybridBlock):
         (lambda: mx.gluon.nn.Block(), {}, "sums are replaced in a HybridBlock, not in Block"),
         ("resnet18_v1b", {"blocks": "stage*"}, r"fits 'stage\*': the names are layer1.0, layer1.1"),
         ("resnet18_v1b", {"fusion": "afff"}, "did you mean 'aff'"),
+        ("resnet18_v1b", {"norm_kwargs": {"bogus": 1}}, "norm_kwargs={'bogus': 1}: ."),
+        ("resnet18_v1b", {"norm_kwargs": {"beta_initializer": "foo"}}, "norm_kwargs=.*: ."),
         ("resnet18_v1b", {"reduction": 5}, "64 channels cannot be reduced by 5"),
         (lambda: replace_sums(built("cifar_resnet20_v1")), {}, "has fusions already"),
     ],
@@ -272,19 +274,20 @@ def synthetic(size=48):
     return pixels, labels
 
 
-@pytest.mark.parametrize("kind", ["ssd", "center_net"])
-def test_the_example_learns(example, kind, tmp_path):
+@pytest.mark.parametrize("kind, size", [("ssd", 48), ("center_net", 46)])
+def test_the_example_learns(example, kind, size, tmp_path):
     mx.random.seed(0)
     np.random.seed(0)
-    pixels, labels = synthetic()
-    detector = example.DETECTORS[kind](pyramid(), ["red", "blue"], 48, labels)
+    pixels, labels = synthetic(size)
+    detector = example.DETECTORS[kind](pyramid(), ["red", "blue"], size, labels)
     images = example.scaled(pixels)
     losses = example.learn(detector, images, 12, 0.01)
     assert losses[-1] < 0.6 * losses[0]
     found = example.detect(detector.net, images)
     assert len(found) == 2 and found[0].shape[1] == 6
+    found[0] = np.array([[0, 0.9, 20, 24, 4, 4]])  # a box may come out turned round
     example.draw(tmp_path / "boxes.png", pixels, found, labels, ["red", "blue"])
-    assert example.Image.open(tmp_path / "boxes.png").size == (4 * 48, 2 * 48)
+    assert example.Image.open(tmp_path / "boxes.png").size == (4 * size, 2 * size)
 
 
 def test_precision_of_the_truth_is_one(example):
@@ -309,6 +312,12 @@ def test_photographs_of_coco(example, tmp_path):
     ):
         with pytest.raises(UserError, match=message):
             example.read_photos(root, split, count, 60)
+    flat = json.loads((root / "annotations/instances_val2017.json").read_text())
+    for each in flat["annotations"]:
+        each["bbox"][2] = 0
+    (root / "annotations/instances_val2017.json").write_text(json.dumps(flat))
+    with pytest.raises(UserError, match="has 0 photographs with boxes, not 1"):
+        example.read_photos(root, "val2017", 1, 60)
     (root / "annotations/instances_val2017.json").write_text('{"images": []}')
     with pytest.raises(UserError, match="not a file of COCO's annotations: it has no categories"):
         example.read_photos(root, "val2017", 1, 60)

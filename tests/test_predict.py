@@ -93,6 +93,7 @@ def test_errors(exported, photos, tmp_path):
         ([np.zeros((0, 4, 3), "uint8")], r"not uint8 \(0, 4, 3\)"),
         ([], "there are no images"),
         (str(photos[0]), r"a list of images is needed"),
+        (np.zeros((20, 24, 3), "uint8"), r"a list of images is needed"),
     ):
         with pytest.raises(UserError, match=message):
             predictor(images)

@@ -6,6 +6,7 @@ import pathlib
 import re
 import subprocess
 import sys
+import warnings
 
 import mxnet as mx
 import numpy as np
@@ -184,7 +185,11 @@ def test_every_family_equals_ours(small, name, options):
     assert_equal(ours, theirs.eval(), input_value((4, 3, *size)))
 
 
-@pytest.mark.parametrize("size, other", [((5, 5), (5, 5)), ((3, 4), (7, 5)), ((9, 10), (4, 38))])
+SIZES = [((5, 5), (5, 5)), ((3, 4), (7, 5)), ((9, 10), (4, 38))]
+SIZES += [((3, 3), (1, 1)), ((3, 2), (1, 4)), ((2, 3), (4, 1)), ((1, 1), (3, 4))]
+
+
+@pytest.mark.parametrize("size, other", SIZES)
 def test_interpolation_and_its_gradient_equal_ours(size, other):
     x, mask = input_value((2, 3, *size)), input_value((2, 3, *other), seed=1)
     x.attach_grad()
@@ -305,6 +310,22 @@ def test_torch_compile_takes_it(train):
         (lambda: network.create("aff_resnet50", width=1), "ResNet has no option 'width'"),
         (lambda: network.create("add_resnet50", reduction=2), "reduction=2 has no effect"),
         (lambda: network.create("aff_cifar_resnet8", reduction=3), "cannot be reduced by 3"),
+        (lambda: network.create("aff_cifar_resnet8", first_fused_stage=9), "must be 1 to 4, not 9"),
+        (
+            lambda: network.create("aff_cifar_resnet8", first_fused_stage=4, reduction=2),
+            "reduction has no effect: no stage is fused",
+        ),
+        (
+            lambda: network.create("aff_fpn_resnet8", first_fused_stage=2),
+            "first_fused_stage=2 has no effect without host_fusion",
+        ),
+        (lambda: network.create("cifar_resnet8", fusion=5), "fusion must be a name or a callable"),
+        (
+            lambda: network.create(
+                "cifar_resnet8", fusion=functools.partial(network.AFF), reduction=2
+            ),
+            "reduction=2 has no effect on functools.partial",
+        ),
     ],
 )
 def test_errors_of_the_networks(make, message):
@@ -545,6 +566,18 @@ def test_a_damaged_safetensors_file_is_one_line(tmp_path):
             weights.runner(path)
 
 
+def quantized():
+    with warnings.catch_warnings():  # PyTorch will have none some day
+        warnings.simplefilter("ignore")
+        return torch.quantize_per_tensor(torch.ones(2), 0.1, 0, torch.quint8)
+
+
+def endless():
+    state = {}
+    state["model"] = state
+    return state
+
+
 def saved(path, **values):
     torch.save(values.get("whole", values), path)
     return path
@@ -563,6 +596,8 @@ def saved(path, **values):
         ("a.pth", {}, "AFF", "holds no tensors"),
         ("a.pth", {"x": torch.ones(2, 2).to_sparse()}, "AFF", "'x' is no dense tensor of real num"),
         ("a.pth", {"x": torch.ones(2, dtype=torch.complex64)}, "AFF", "'x' is no dense tensor of"),
+        ("a.pth", {"x": quantized()}, "AFF", "'x' is no dense tensor of real numbers: save it as"),
+        ("a.pth", endless(), "AFF", "holds a dict, not a state dict"),
         ("a.pth", {"output.bias": torch.ones(())}, "add_cifar_resnet8", "missing .*features.0.we"),
         ("a.pth", {"local_att.0.weight": torch.ones(0, 8, 1, 1)}, "AFF", "does not tell the chan"),
         ("a.pth", pathlib.PurePosixPath("x"), "AFF", "holds more than tensors"),
@@ -590,6 +625,11 @@ def test_more_import_errors(tmp_path, monkeypatch, call):
         states.import_state(path, "AFF", {"reduction": 4})
     with pytest.raises(UserError, match="AFF: .*unexpected keyword argument 'r'"):
         states.import_state(path, "AFF", {"r": 4})
+    for options in ({"prefix": 5}, {"norm_kwargs": {"beta_initializer": "foo"}}):
+        with pytest.raises(UserError, match="^AFF: ."):
+            states.import_state(path, "AFF", options)
+    with pytest.raises(UserError, match="aff.pth: the option name has no effect: add_cifar"):
+        states.import_state(path, "add_cifar_resnet8", {"name": "x"})
     with pytest.raises(UserError, match="--shared-global has no effect: AFF has no global_att2"):
         states.import_state(path, "AFF", shared_global=True)
     state = network.IAFF(8).state_dict()

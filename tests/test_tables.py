@@ -423,6 +423,12 @@ def test_a_table_without_rows(tmp_path):
     (tmp_path / "a.yaml").write_text("{title: x, kind: ours, source: x}")
     with pytest.raises(UserError, match="a.yaml is no table: it has no rows"):
         load_tables(tmp_path)
+    (tmp_path / "a.yaml").write_text("[" * 3000)
+    with pytest.raises(UserError, match="a.yaml is no table: ."):
+        load_tables(tmp_path)
+    (tmp_path / "a.yaml").unlink()
+    with pytest.raises(UserError, match="holds no tables, which are .yaml files"):
+        load_tables(tmp_path)
 
 
 def check_damaged(tmp_path, name, change, message):

@@ -115,7 +115,8 @@ def explain(
     ------
     UserError
         An unknown method, class or layer, networks with other classes, an image that cannot be
-        read, ``weights`` of networks that have none, or ``measures`` without the truth.
+        read or an array of another kind, other numbers of titles or true classes than images,
+        ``weights`` of networks that have none, or ``measures`` without the truth.
     """
     first = next(iter(subjects.values()))
     for name in methods:
@@ -134,6 +135,16 @@ def explain(
         )
     truth = [None] * len(images) if truth is None else truth
     titles = [""] * len(images) if titles is None else titles
+    if not len(images) == len(titles) == len(truth):
+        raise UserError(
+            f"{len(images)} images, {len(titles)} titles and {len(truth)} true classes or maps: "
+            "give as many of each"
+        )
+    for image, true in zip(images, truth):
+        if isinstance(image, np.ndarray) and (image.dtype != np.uint8 or image.ndim != 3):
+            raise UserError(f"an array must be uint8 (H, W, 3), not {image.dtype} {image.shape}")
+        if np.ndim(true) == 0 and true is not None and true not in range(len(first.class_names)):
+            raise UserError(f"the true class {true} is none of {len(first.class_names)}")
     looks = {title: Look(subject, methods, layer) for title, subject in subjects.items()}
     rows = []
     for image, title, true in zip(progress_bar(images, unit="image"), titles, truth):
@@ -221,9 +232,13 @@ class Look:
             view.iou = float((found & there).sum() / union) if union else None
         return view
 
+    def _used(self, batch):
+        """The logits of the classes that have a name; the authors' networks have more outputs."""
+        return self.net(batch).slice_axis(axis=1, begin=0, end=len(self.names))
+
     def _measure(self, heat, batch, true, category):
         if not self.task.dense:
-            deletion, insertion = deletion_insertion(self.net, batch, heat[None], [category])
+            deletion, insertion = deletion_insertion(self._used, batch, heat[None], [category])
             return {"deletion": float(deletion.mean()), "insertion": float(insertion.mean())}
         if true is None:
             raise UserError("measures of networks for segmentation need the truth: a test image's")

@@ -104,6 +104,9 @@ def main():
     batch = None if args.batch == "dynamic" else count("--batch", args.batch)
     if batch is not None and batch > MOST_BATCH:
         raise UserError(f"--batch {batch}: at most {MOST_BATCH:,}")
+    images = args.images or max(1, IMAGES // (batch or 1)) * (batch or 1)
+    if args.int8 and images % (batch or 1):
+        raise UserError(f"--images {images}: a file for batches of {batch} needs a multiple of it")
     smaller = args.int8 or args.dtype == "float16"
     check_effects(args, smaller)
     data = data_from_arguments(args)
@@ -117,11 +120,7 @@ def main():
         if args.int8:
             check_training_images(dataset, data)
         check_sizes(args, subject, dataset)
-    calibration = (
-        calibration_batches(dataset, data, args.images or IMAGES, batch or 32)
-        if args.int8
-        else None
-    )
+    calibration = calibration_batches(dataset, data, images, batch or 32) if args.int8 else None
     formats = args.format.split(",")
     written = export_folder(
         subject, args.out, formats, batch, args.dtype, calibration, args.fixed_size

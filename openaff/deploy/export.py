@@ -6,7 +6,7 @@ import mxnet as mx
 
 from ..tasks import TASKS
 from ..utils.descriptions import EXPORT, EXPORT_FORMAT, read_description
-from ..utils.errors import UserError
+from ..utils.errors import UserError, positive_int
 from ..utils.files import atomic_folder, refuse_existing, sha256, write_json
 from ..utils.labels import read_labels, write_labels
 from ..utils.provenance import provenance
@@ -66,6 +66,10 @@ def export_folder(
     unknown = sorted(set(formats) - set(FORMATS))
     if unknown or not formats:
         raise UserError(f"formats are {', '.join(FORMATS)}, not {', '.join(unknown) or 'none'}")
+    if dtype not in ("float32", "float16"):
+        raise UserError(f"dtype must be float32 or float16, not {dtype!r}")
+    if batch is not None:
+        positive_int("batch", batch)
     if "onnx" not in formats and (dtype != "float32" or calibration is not None or batch):
         raise UserError("dtype, batch and int8 have an effect on the format onnx only")
     if fixed_size and not ("onnx" in formats and TASKS[subject.task].dense):

@@ -101,7 +101,8 @@ class Predictor:
         UserError
             No images, or one that cannot be read.
         """
-        if isinstance(images, (str, pathlib.Path, Image.Image)):
+        one = (str, pathlib.Path, Image.Image)
+        if isinstance(images, one) or getattr(images, "ndim", 4) < 4:
             raise UserError("a list of images is needed: write [image]")
         if not len(images):
             raise UserError("there are no images to predict")

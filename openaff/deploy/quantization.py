@@ -5,6 +5,7 @@ import itertools
 import pathlib
 
 import mxnet as mx
+import numpy as np
 
 from ..data.batches import training_batches
 from ..data.records import RecordSet
@@ -15,34 +16,34 @@ from .onnx_model import network
 
 
 def calibration_batches(dataset, config, images, batch_size=32):
-    """Batches of ``images`` random training images, scaled; of photographs, random parts.
+    """``images`` random training images in batches, scaled; of photographs, random parts.
 
     ``config``, the :class:`~openaff.data.DataConfig` of ``dataset``, says what they are cropped to.
 
     Yields
     ------
     numpy.ndarray
-        float32 (batch_size, 3, H, W).
+        float32 (batch_size, 3, H, W), the last batch with what is left.
 
     Raises
     ------
     UserError
-        Fewer training images than asked for, or than a batch; images of several sizes that nothing
-        crops to one.
+        Fewer training images than asked for; images of several sizes that nothing crops to one.
     """
-    count = -(-images // batch_size)
     workers = None if isinstance(dataset.train, RecordSet) else 0  # MXNet's reader needs one
     without = dict.fromkeys(("scale_range", "jitter", "pca_noise", "autoaugment"))
     plain = dataclasses.replace(
         config, crop_padding=0, flip=False, mixup_alpha=0.0, workers=workers, **without
     )
-    batches = training_batches(dataset, plain, batch_size)
-    if len(batches) < count:
+    loader = training_batches(dataset, plain, 1)
+    if len(loader) < images:
         raise UserError(
             f"{dataset.name} has {len(dataset.train)} training images, too few to calibrate on "
             f"{images}"
         )
-    return (batch.asnumpy() for batch, _ in itertools.islice(batches.epoch(), count))
+    singles = (image.asnumpy() for image, _ in itertools.islice(loader.epoch(), images))
+    groups = iter(lambda: list(itertools.islice(singles, batch_size)), [])
+    return (np.concatenate(group) for group in groups)
 
 
 def accuracies(net, folder, description, dataset):

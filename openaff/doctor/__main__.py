@@ -18,14 +18,16 @@ from .checks import check_devices, check_machine, check_requirements, check_syst
 from .data import check_data
 from .finding import ERROR
 
+A_DAY = 86400
+
 
 def _seconds(text):
     try:
         value = float(text)
     except ValueError:
         value = 0
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r}: write a positive number of seconds")
+    if not 0 < value <= A_DAY:
+        raise argparse.ArgumentTypeError(f"{text!r}: write a number of seconds, a day at most")
     return value
 
 

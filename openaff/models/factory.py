@@ -98,8 +98,8 @@ def model_info(name):
     >>> model_info("aff_resnet50").backbone.input_shape
     (3, 224, 224)
     """
-    key, _, rest = name.partition("_")
-    for fusion, backbone in ((None, name), (key, rest)):
+    key, _, rest = str(name).partition("_")
+    for fusion, backbone in ((None, str(name)), (key, rest)):
         for family in _BACKBONES:
             if family.numbers(backbone) and (fusion is None or fusion in list(FUSIONS)):
                 return ModelInfo(fusion, backbone, family)

@@ -9,6 +9,7 @@ import fnmatch
 import mxnet as mx
 from mxnet.gluon import nn
 
+from ..attention import check_norm
 from ..fusion import fusion_factory
 from ..utils.errors import UserError, one_line
 
@@ -114,6 +115,7 @@ def replace_sums(
     >>> from mxnet.gluon.model_zoo import vision
     >>> net = openaff.replace_sums(vision.resnet18_v1(), "iaff")
     """
+    check_norm(norm_layer, norm_kwargs)
     build = fusion_factory(
         fusion, reduction, doubled, norm_layer=norm_layer, norm_kwargs=norm_kwargs
     )
@@ -124,13 +126,14 @@ def replace_sums(
         for block, channels in _channels(net, chosen).items():
             with block.name_scope():
                 made[block] = build(channels)
+        for block, new in made.items():
+            _like(new, block)
     except BaseException:
         for block, kind in kinds.items():
             block.__class__ = kind
             vars(block).pop(SLOT, None)
         raise
     for block, new in made.items():
-        _like(new, block)
         del vars(block)[SLOT]
         setattr(block, SLOT, new)
     # Graphs of an earlier call have the sums.

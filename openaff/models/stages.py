@@ -8,6 +8,7 @@ from typing import Any, Dict, NamedTuple, Optional
 
 from mxnet.gluon import nn
 
+from ..attention import check_norm
 from ..blocks import Bottleneck, shortcut
 from ..fusion import fusion_by_stage, fusion_factory
 from ..utils.errors import UserError, positive_int
@@ -65,12 +66,7 @@ class Options:
         for name, value in vars(self).items():
             if isinstance(getattr(type(self), name), bool) and not isinstance(value, bool):
                 raise UserError(f"{name} must be true or false, not {value!r}")
-        if not callable(self.norm_layer):
-            raise UserError(f"norm_layer must be a class of layers, not {self.norm_layer!r}")
-        try:
-            self.norm(in_channels=1)
-        except (TypeError, AssertionError) as error:
-            raise UserError(f"norm_kwargs={self.norm_kwargs!r}: {error}") from None
+        check_norm(self.norm_layer, self.norm_kwargs)
 
     @property
     def norm(self):
@@ -100,7 +96,7 @@ def scaled(channels, multiplier):
         The multiplier is no positive number, or so small that no channel is left.
     """
     number = isinstance(multiplier, numbers.Real) and not isinstance(multiplier, bool)
-    if not number or not 0 < multiplier < math.inf or round(channels * multiplier) < 1:
+    if not number or not 0 < channels * multiplier < math.inf or round(channels * multiplier) < 1:
         raise UserError(
             f"width_multiplier must be a positive number that leaves a channel, not {multiplier!r}"
         )

@@ -32,6 +32,7 @@ UNUSABLE = (  # what reading a file that is something else may raise
     TypeError,
     KeyError,
     AttributeError,
+    RecursionError,
     yaml.YAMLError,
     OmegaConfBaseException,
 )
@@ -241,10 +242,13 @@ def load_tables(folder=TABLES):
     Raises
     ------
     UserError
-        A file that is no table, an id that stands twice, or a reference to no row.
+        No tables; a file that is none, an id that stands twice, or a reference to no row.
     """
     catalog, rows = Catalog(), {}
-    for path in sorted(pathlib.Path(folder).glob("*.yaml")):
+    paths = sorted(pathlib.Path(folder).glob("*.yaml"))
+    if not paths:
+        raise UserError(f"{folder} holds no tables, which are .yaml files")
+    for path in paths:
         try:
             table = catalog[path.stem] = _table(
                 path.stem, parse_yaml(path.read_text(encoding="utf-8"))

@@ -65,7 +65,8 @@ def deletion_insertion(net, images, maps, categories, steps=16):
     Raises
     ------
     UserError
-        The shapes differ, or ``steps`` is no positive integer.
+        The shapes differ, a category is no class of the network, or ``steps`` is no positive
+        integer.
     """
     positive_int("steps", steps)
     maps, pixels = np.asarray(maps), images.asnumpy()
@@ -86,6 +87,10 @@ def deletion_insertion(net, images, maps, categories, steps=16):
         for curve, keep in zip(curves, (~marked, marked)):
             seen = mx.nd.array(np.where(keep, pixels, blank), ctx=images.context)
             probabilities = net(seen.astype(images.dtype)).softmax().asnumpy()
+            if not all(0 <= category < probabilities.shape[1] for category in categories):
+                raise UserError(
+                    f"categories must be 0 to {probabilities.shape[1] - 1}, not {list(categories)}"
+                )
             curve[:, step] = probabilities[np.arange(len(pixels)), categories]
     return curves[0], curves[1]
 

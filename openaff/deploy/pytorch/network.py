@@ -130,8 +130,14 @@ def squeeze_excite(channels, reduction=16):
 
 
 def resize_like(x, like):
-    """``x``, interpolated bilinearly to ``like``'s height and width; outer borders coincide."""
-    return F.interpolate(x, size=like.shape[2:], mode="bilinear", align_corners=False)
+    """``x``, interpolated bilinearly to ``like``'s height and width; outer borders coincide.
+
+    Along a side of ``like`` that has one pixel the first one of ``x`` is taken, as MXNet does.
+    """
+    height, width = like.shape[2:]
+    x = x[:, :, :1] if height == 1 else x
+    x = x[..., :1] if width == 1 else x
+    return F.interpolate(x, size=(height, width), mode="bilinear", align_corners=False)
 
 
 def hidden_channels(channels, reduction):
@@ -522,6 +528,8 @@ def fusion_factory(fusion, reduction=None, doubled=None, defaults=None, norm=Bat
         if fusion not in FUSIONS and fusion not in CLASSES:
             raise ValueError(f"unknown fusion {fusion!r} (known: {', '.join(FUSIONS)})")
         fusion = FUSIONS.get(fusion) or CLASSES[fusion]
+    if not callable(fusion):
+        raise ValueError(f"fusion must be a name or a callable f(channels), not {fusion!r}")
     ours = isinstance(fusion, type) and issubclass(fusion, Fusion)
     takes = inspect.signature(fusion).parameters if ours else {}
     options = {"norm": norm} if ours else {}
@@ -531,7 +539,8 @@ def fusion_factory(fusion, reduction=None, doubled=None, defaults=None, norm=Bat
     for name, value in (("reduction", reduction), ("doubled", doubled)):
         if value is not None:
             if name not in takes:
-                raise ValueError(f"{name}={value!r} has no effect on {fusion.__name__}")
+                called = getattr(fusion, "__name__", fusion)
+                raise ValueError(f"{name}={value!r} has no effect on {called}")
             options[name] = value
     return partial(fusion, **options)
 
@@ -716,6 +725,12 @@ class StagedNet(nn.Module):
         return self.fusion if stage >= self.options.first_fused_stage else DirectAddFuse
 
     def add_stages(self, blocks, widths, strides, in_channels):
+        first, none = self.options.first_fused_stage, len(strides) + 1
+        if first not in range(1, none + 1):
+            raise ValueError(f"first_fused_stage must be 1 to {none}, not {first!r}")
+        for name in ("reduction", "doubled"):
+            if first == none and getattr(self.options, name) is not None:
+                raise ValueError(f"{name} has no effect: no stage is fused")
         for number, (count, channels, stride) in enumerate(zip(blocks, widths, strides), start=1):
             first = self.make_block(number, True, in_channels, channels, stride)
             rest = (self.make_block(number, False, channels, channels, 1) for _ in range(1, count))
@@ -942,6 +957,9 @@ class FPN(nn.Module):
     def __init__(self, *numbers, **options):
         super().__init__()
         self.options = options = check_options(type(self), options)
+        asked, usual = options.first_fused_stage, self.defaults["first_fused_stage"]
+        if options.host_fusion == "add" and asked != usual:
+            raise ValueError(f"first_fused_stage={asked!r} has no effect without host_fusion")
         norm = partial(BatchNorm, **(options.norm_kwargs or {}))
         fusion = fusion_factory(
             options.fusion, options.reduction, options.doubled, self.fusion_defaults, norm

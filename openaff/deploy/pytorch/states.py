@@ -17,6 +17,7 @@ from ...utils.json_files import parse_json
 from .weights import COUNTER, import_torch, torch_name
 
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net")  # keys that hold the state itself
+MOST_WRAPPERS = 5  # one in the other; a dictionary may hold itself
 PREFIXES = ("module.", "_orig_mod.")  # of DataParallel and of torch.compile
 BLOCKS = {"MSCAM": MSCAM, "MS_CAM": MSCAM, "iAFF": FUSIONS["IAFF"]}  # beside the fusions' names
 FACTS = {"model?": str, "options?": {str: object}}  # what a file may say of its network
@@ -62,18 +63,25 @@ def read_state(path):
         if not isinstance(value, torch.Tensor):
             kind = type(value).__name__
             raise UserError(f"{path} is no state dict: {name!r} is a {kind}, not a tensor")
-        if value.layout != torch.strided or value.is_complex() or value.device.type != "cpu":
-            raise UserError(f"{path}: {name!r} is no dense tensor of real numbers: save it as one")
+        state[name] = _real(torch, path, name, value)
     if not state:
         raise UserError(f"{path} holds no tensors")
     for prefix in PREFIXES:
         if all(name.startswith(prefix) for name in state):
             state = {name[len(prefix) :]: value for name, value in state.items()}
     return {
-        name: value.detach().to(torch.float32).numpy()
-        for name, value in state.items()
-        if name.rpartition(".")[2] != COUNTER
+        name: value for name, value in state.items() if name.rpartition(".")[2] != COUNTER
     }, facts
+
+
+def _real(torch, path, name, value):
+    """A tensor as a float32 numpy.ndarray."""
+    try:
+        if value.layout == torch.strided and not value.is_complex():
+            return value.detach().to(torch.float32).resolve_neg().numpy()
+    except (RuntimeError, TypeError):  # of another device, quantised, nested, of 4-bit numbers
+        pass
+    raise UserError(f"{path}: {name!r} is no dense tensor of real numbers: save it as one")
 
 
 def _read_safetensors(path):
@@ -102,7 +110,9 @@ def _read_pickle(torch, path):
         ) from None
     except Exception as error:  # its readers of several formats raise nearly anything
         raise UserError(f"{path} is damaged or no file of torch.save: {one_line(error)}") from None
-    while isinstance(state, dict):
+    for _ in range(MOST_WRAPPERS):
+        if not isinstance(state, dict):
+            break
         inner = next((state[key] for key in WRAPPERS if isinstance(state.get(key), dict)), None)
         if inner is None:
             return state
@@ -155,7 +165,6 @@ def import_state(path, model=None, options=None, shared_global=False):
     problem = differences(shapes, state)
     if problem:
         raise UserError(f"{path} does not hold the weights of {model}: {problem}")
-    net.initialize()
     for name, param in expected.items():
         param.set_data(mx.nd.array(state[name]))
     return model, net
@@ -173,14 +182,21 @@ def _build(path, model, options, state):
                 "is of another block"
             )
         try:
-            return block(**options)
+            net = block(**options)
+            net.initialize()  # norm_kwargs may name initialisers
+            return net
         except UserError:
             raise
-        except (TypeError, ValueError, ArithmeticError) as error:
+        except Exception as error:  # whatever Gluon and MXNet raise
             raise UserError(f"{model}: {one_line(error)}") from None
     outputs = (state[name] for name in ("output.bias", "fc.bias") if name in state)
+    for name in ("name", "pretrained"):
+        if name in options:
+            raise UserError(f"{path}: the option {name} has no effect: {model} settles it")
     options.setdefault("num_classes", next((bias.size for bias in outputs), None))
-    return create_model(model, **options)
+    net = create_model(model, **options)
+    net.initialize()
+    return net
 
 
 def _form_of_block(state):
