@@ -160,7 +160,8 @@ class FPN(nn.HybridBlock):
         How the names of the parameters begin that a ``features_only`` network lacks.
 
     Inputs: float (N, 3, H, W), normalised, of any height and width; where the host has
-    ``avg_down``, at least 17 pixels. Outputs: logits, float (N, num_classes, H, W), or with ``features_only`` the list of all levels.
+    ``avg_down``, at least 17 pixels. Outputs: logits, float (N, num_classes, H, W), or with
+    ``features_only`` the list of all levels.
 
     Raises
     ------
