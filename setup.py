@@ -52,7 +52,7 @@ setup(
         "cu112": ["mxnet-cu112==1.9.1"] + CUDA_LIBRARIES,
         "cu117": ["mxnet-cu117==1.9.1"] + CUDA_LIBRARIES,
         # mxnet.onnx imports onnx.mapping, which onnx 1.17 removed; 1.16.2 and 1.19.2 are the
-        # versions that its exports were checked with (1.19.2 has no wheel for Python 3.8 and 3.9).
+        # versions that its exports were checked with.
         "onnx": ["onnx>=1.15,<1.17", "onnxruntime<1.20"],
         # The fastest engine of ONNX files. The last year with wheels for Python 3.8 (which gets
         # 2024.4) up to 3.11; it asks for numpy>=1.16.6 alone, so that mxnet's numpy stays.

@@ -2,7 +2,7 @@
 
     openaff tables --list
     openaff tables --table paper-table4
-    openaff tables --row paper-table4.short-skip.aff.b1 --run \\
+    openaff tables --row paper-table4.short-skip.aff.b2 --run \\
         --protocol reduced data.root=DIR
     openaff tables --table paper-table4 --run --protocol reduced \\
         --seeds 0,1,2 cifar100.root=DIR camvid.root=DIR
