@@ -125,6 +125,12 @@ def test_to_yaml_reads_back_equal(write, tmp_path):
         (["data.name=images", "data.crop_ratio=1e-9"], "data.crop_ratio must be in .0.001, 1."),
         (["data.name=images", "data.image_size=40000"], "image_size must be 1 to 32,768 pixels"),
         (["data.crop_padding=2000"], "data.crop_padding must be at most 1024 pixels"),
+        (["start_from=''"], "start_from must name a run, a file or a published network"),
+        (
+            ["distillation.weight=1", "loss.label_smoothing=0.1"]
+            + ["distillation.teacher=aff_cifar_resnet8", "distillation.params=x"],
+            "loss.label_smoothing has no effect with distillation.weight=1, which leaves the lab",
+        ),
         (["data=[1]"], r"data is a section of settings, such as data.name, not \[1\]"),
         (
             ["optimizer=nag"],

@@ -121,7 +121,25 @@ def test_a_program_that_does_not_train_cannot_hang_the_launcher():
     assert launch([sys.executable, "-c", "raise SystemExit(7)"], 2) == 7
 
 
+def test_the_status_is_that_of_the_first_failure_and_not_of_a_stop(tmp_path):
+    """75 asks a scheduler to start the job again; a crash would come again."""
+    folder = tmp_path / "first"
+    for script in (
+        "if mkdir $0 2>/dev/null; then sleep 0.7; exit 75; else exit 3; fi",
+        "if mkdir $0 2>/dev/null; then exit 75; else exit 3; fi",
+    ):
+        assert launch(["sh", "-c", script, str(folder)], 2) == 3
+        folder.rmdir()
+
+
 def test_workers_errors(monkeypatch):
+    for name in ("ROLE", "PS_ROOT_URI", "PS_ROOT_PORT", "NUM_WORKER", "NUM_SERVER"):
+        monkeypatch.setenv(f"DMLC_{name}", "abc")
+    for port in ("abc", "0", "70000"):
+        monkeypatch.setenv("DMLC_PS_ROOT_PORT", port)
+        with pytest.raises(UserError, match=f"DMLC_PS_ROOT_PORT={port}: it must be a port, 1 to"):
+            Workers("dist_sync")
+    monkeypatch.delenv("DMLC_ROLE")
     with pytest.raises(UserError, match="kvstore=dist_sync .* DMLC_ROLE is not set"):
         Workers("dist_sync")
     monkeypatch.setenv("DMLC_ROLE", "worker")

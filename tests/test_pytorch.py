@@ -44,6 +44,7 @@ torch = pytest.importorskip("torch", reason="needs the extra [torch]")
 safetensors = pytest.importorskip("safetensors.torch", reason="needs the extra [torch]")
 
 from openaff.deploy.pytorch import network  # noqa: E402  (needs torch)
+from openaff.deploy.pytorch.engine import Updates  # noqa: E402
 
 KEYS = [key for key in FUSIONS if FUSIONS[key].__module__ == fusions.__name__]  # not of other tests
 TINY = {"num_classes": 7, "width_multiplier": 1}
@@ -449,7 +450,7 @@ def test_an_export_comes_home_bit_equal(exported, tmp_path, call):
     assert_same_bits(home, subject.net)
 
 
-@pytest.mark.parametrize("kind", ["plain.pt", "wrapped.pth", "plain.safetensors"])
+@pytest.mark.parametrize("kind", ["plain.pt", "wrapped.pth", "twice.pth", "plain.safetensors"])
 def test_state_dicts_in_several_wrappings(kind, tmp_path, call):
     ours, theirs = both("iaff_fpn_resnet8", **TINY)
     state, path = theirs.state_dict(), tmp_path / kind
@@ -459,6 +460,8 @@ def test_state_dicts_in_several_wrappings(kind, tmp_path, call):
         if kind == "wrapped.pth":
             state = {f"module.{name}": value.double() for name, value in state.items()}
             state = {"epoch": 3, "state_dict": state}
+        if kind == "twice.pth":
+            state = {f"_orig_mod.module.{name}": value for name, value in state.items()}
         torch.save(state, path)
     out = tmp_path / "home.params"
     option = ["--option", "width_multiplier=1"]
@@ -606,6 +609,12 @@ def saved(path, **values):
         ("a.pth", "aff", "MS_CAMM", "unknown model 'MS_CAMM'"),
         ("a.pth", "aff", "add_cifar_resnet8", "missing .*features.0.weight .*unexpected .*local_a"),
         ("a.pth", {"x": torch.ones(1)}, "AFF", "does not tell the channels of AFF"),
+        (
+            "a.pth",
+            {f"local_att.{index}.weight": torch.ones(8, 4, 1, 1) for index in (0, 3)},
+            "AFF",
+            "a.pth does not hold the weights of AFF: .*local_att.0.weight",
+        ),
     ],
 )
 def test_import_errors(name, content, model, message, tmp_path):
@@ -898,6 +907,10 @@ def test_other_refusals(script, monkeypatch):
     config = load_config("segmentation/scenes_fpn")
     with pytest.raises(UserError, match="data.name=scenes is not for training in PyTorch"):
         made.engine(config)
+    monkeypatch.delitem(Updates.STATES, "nag")  # as one that somebody registered
+    with pytest.raises(UserError, match="optimizer.name=nag is not for training in PyTorch"):
+        made.engine(load_config(CONFIG))
+    monkeypatch.undo()
     teacher = {"teacher": "aff_cifar_resnet8", "params": "x"}
     config = load_config({**CONFIG, "distillation": teacher})
     with pytest.raises(UserError, match="distillation.teacher=aff_cifar_resnet8 is not for"):

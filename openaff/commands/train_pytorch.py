@@ -13,7 +13,7 @@ import re
 import mxnet as mx
 
 from ..data import DATASETS
-from ..deploy.pytorch.engine import TorchEngine
+from ..deploy.pytorch.engine import TorchEngine, Updates
 from ..deploy.pytorch.weights import import_torch
 from ..tasks.classification import Classification
 from ..utils.errors import UserError
@@ -53,6 +53,7 @@ def _check(config):
     for key, asked in (
         ("data.name", task != Classification.key and config.data.name),
         ("distillation.teacher", config.distillation.teacher),
+        ("optimizer.name", config.optimizer.name not in Updates.STATES and config.optimizer.name),
         ("precision", config.precision != "float32" and config.precision),
         ("sync_batch_norm", config.sync_batch_norm),
         ("kvstore", config.kvstore),

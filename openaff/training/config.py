@@ -143,6 +143,12 @@ class Config(Section):
         published = self.start_from in PUBLISHED
         require(
             prefix,
+            ("start_from", self.start_from != "", "must name a run, a file or a published network"),
+            (
+                "loss.label_smoothing",
+                not (self.distillation.weight == 1 and self.loss.get("label_smoothing")),
+                "has no effect with distillation.weight=1, which leaves the labels out",
+            ),
             (
                 "start_params",
                 self.start_params or not published,

@@ -50,6 +50,9 @@ class Workers:
                 f"kvstore={kind} is for several workers, but {missing[0]} is not set: start them "
                 "with openaff launch, or see docs/distributed.md"
             )
+        port = os.environ["DMLC_PS_ROOT_PORT"]
+        if not (port.isdecimal() and 0 < int(port) < 1 << 16):
+            raise UserError(f"DMLC_PS_ROOT_PORT={port}: it must be a port, 1 to 65535")
         self.kvstore = mx.kv.create(kind)
         self.rank, self.count = self.kvstore.rank, self.kvstore.num_workers
 

@@ -84,7 +84,7 @@ def _wait(processes):
     """Wait until all workers have ended, or one has died; returns the exit status."""
     workers = [process for role, process in processes if role == "worker"]
     helpers = [process for role, process in processes if role != "worker"]
-    deadline = []
+    deadline, failed = [], []
 
     def forward(number, frame):
         deadline.append(time.monotonic() + GRACE)
@@ -96,11 +96,11 @@ def _wait(processes):
     try:
         while True:
             ended = [process.poll() for process in workers]
+            new = [status for status in ended if status]
+            failed = failed or sorted(new, key=STATUS.__eq__)  # a failure before a stop on request
             if all(status is not None for status in ended):
                 break
-            died = [status for status in ended if status] or [
-                process.returncode for process in helpers if process.poll()
-            ]
+            died = new or [process.returncode for process in helpers if process.poll()]
             if died and not deadline:
                 # the others wait for its gradients, or are stopping on the same request
                 deadline.append(time.monotonic() + (GRACE if STATUS in died else 2))
@@ -111,7 +111,6 @@ def _wait(processes):
         for number, handler in before.items():
             signal.signal(number, handler)
     statuses = [process.poll() for process in workers]
-    failed = [status for status in statuses if status]
     if any(status != 0 for status in statuses):
         said = ", ".join("killed" if status is None else str(status) for status in statuses)
         print(f"not all workers succeeded; their exit statuses: {said}", file=sys.stderr)

@@ -42,7 +42,7 @@ def report(name, result, rows, task):
         "model": describe_model(result["model"], result["options"]),
         "parameters": f"{result['parameters']:,}, {result['trainable_parameters']:,} trainable",
         "data": f"{result['dataset']}, {result['labels']}; {result['split']}",
-        "protocol": result["protocol"],
+        "protocol": result["protocol"].replace("*", r"\*"),  # of patterns: Markdown's emphasis
         **({"start": describe_start(result["start"])} if result.get("start") else {}),
         "seed": result["seed"],
         f"best {headline.title}": headline.show(best)

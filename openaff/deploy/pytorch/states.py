@@ -66,9 +66,11 @@ def read_state(path):
         state[name] = _real(torch, path, name, value)
     if not state:
         raise UserError(f"{path} holds no tensors")
-    for prefix in PREFIXES:
-        if all(name.startswith(prefix) for name in state):
-            state = {name[len(prefix) :]: value for name, value in state.items()}
+    while True:  # torch.compile(DataParallel(net)) puts one before the other
+        shared = [each for each in PREFIXES if all(name.startswith(each) for name in state)]
+        if not shared:
+            break
+        state = {name[len(shared[0]) :]: value for name, value in state.items()}
     return {
         name: value for name, value in state.items() if name.rpartition(".")[2] != COUNTER
     }, facts
@@ -206,6 +208,8 @@ def _form_of_block(state):
         names = sorted(name for name in kernels if name.startswith(context))
         if names:
             hidden, channels = kernels[names[0]].shape[:2]
+            if hidden > channels and len(names) > 1:  # of another block
+                return {"channels": channels}
             plain = len(names) == 1 and hidden >= channels
             return {"channels": channels, "reduction": None if plain else channels // hidden}
     last = state.get("fuse.1.weight")
