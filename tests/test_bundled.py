@@ -3,10 +3,12 @@
 import json
 import re
 import shutil
+import sys
 
 import mxnet as mx
 import numpy as np
 import pytest
+from helpers import load_command
 from PIL import Image
 
 import openaff
@@ -252,3 +254,8 @@ def test_the_package_has_no_other_files():
         path.name for key in openaff.list_pretrained() for path in bundled.weight_files(key)
     }
     assert {path.name for path in files} == expected
+
+
+def test_runs_may_be_named_in_several_flags(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["x", "--run", "a", "--key", "k", "--run", "b", "c"])
+    assert load_command("bundle_weights").parse_args().run == ["a", "b", "c"]

@@ -90,6 +90,12 @@ def test_photographs_are_seen_as_in_evaluation(tmp_path):
     see = Preprocessing((3, 32, 32), MEAN, STD, dense=True, short_side=600).see
     with pytest.raises(UserError, match="400 x 1 is too long to be seen as 240000 x 600: crop it"):
         see(strip)
+    strip.save(path)
+    with pytest.raises(UserError, match="photo.png of 400 x 1 is too long to be seen as 240000 x"):
+        see(path)
+    long = Image.fromarray(np.zeros((1, 32768, 3), "uint8"))
+    with pytest.raises(UserError, match="32768 x 1 is too long to be seen as 32768 x 1: crop it"):
+        Preprocessing((3, 32, 32), MEAN, STD, dense=True).see(long)
 
 
 def test_a_pyramid_explains_the_pixels_of_a_class_and_measures_them_against_the_truth():
@@ -214,6 +220,21 @@ def test_the_command(digits_run, tmp_path, call):
     assert written["command"].startswith("openaff explain --run") and written["date"]
     assert Image.open(tmp_path / "figure.png").width > 500
     assert "test 0: aff_cifar_resnet8: " in printed
+
+
+def test_files_of_one_name_and_links(tmp_path):
+    """A link's folder counts, not that of the file that it leads to."""
+    for folder, name in (("dog", "a.png"), ("eel", "a.png"), ("dog", "b.png")):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        (tmp_path / folder / name).touch()
+    (tmp_path / "cat").mkdir()
+    (tmp_path / "cat" / "c.png").symlink_to("../dog/b.png")
+    script = load_command("explain")
+    given = argparse.Namespace(images=[tmp_path / "cat", tmp_path / "dog/b.png"])
+    assert script.given_images(given, subject())[1:] == (["c.png", "b.png"], [0, 1])
+    given = argparse.Namespace(images=[tmp_path / "dog/a.png", tmp_path / "eel"])
+    paths, titles, labels = script.given_images(given, subject())
+    assert titles == list(map(str, paths)) and labels == [1, 3]
 
 
 def test_nothing_is_known_of_a_photographs_pixels(tmp_path, call):

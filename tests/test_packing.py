@@ -407,6 +407,7 @@ def test_script_errors(call, tmp_path):
     for arguments, message in (
         ([], "nothing to pack"),
         (["--train", folder, "--quality", 0], "--quality must be 1 to 100"),
+        (["--train", tmp_path], "--out .*rec lies in --train .*: name a folder beside it"),
         (["--train", folder, "--resize", 0], "--resize must be a positive integer"),
         (["--val", tmp_path / "file.tar"], "needs its labels: --devkit or --val-labels"),
         (["--val", folder, "--devkit", "x"], "--devkit has no effect unless --val is a tar file"),

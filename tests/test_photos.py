@@ -48,11 +48,23 @@ def test_every_mode_becomes_rgb(mode):
 
 
 def test_exif_rotation_is_applied():
-    image = Image.fromarray(PIXELS)
     exif = Image.Exif()
     exif[0x0112] = 6  # to be shown turned by 90 degrees clockwise
-    photo = read_photo(encoded(image, "PNG", exif=exif), "x")
+    photo = read_photo(encoded(Image.fromarray(PIXELS), "PNG", exif=exif), "x")
     np.testing.assert_array_equal(np.asarray(photo), np.rot90(PIXELS, -1))
+    deep = Image.fromarray(PIXELS[..., 0].astype("uint16") << 8)
+    photo = read_photo(encoded(deep, "PNG", exif=exif), "x")
+    np.testing.assert_array_equal(np.asarray(photo)[..., 2], np.rot90(PIXELS[..., 0], -1))
+
+
+def test_numbers_of_32_bits_are_levels_or_refused():
+    levels = PIXELS[..., 0].astype("int32")
+    photo = read_photo(encoded(Image.fromarray(levels), "TIFF"), "x")
+    np.testing.assert_array_equal(np.asarray(photo)[..., 0], PIXELS[..., 0])
+    photo = read_photo(encoded(Image.fromarray(levels << 8), "TIFF"), "x")
+    np.testing.assert_array_equal(np.asarray(photo)[..., 0], PIXELS[..., 0])
+    with pytest.raises(UserError, match="^x holds floating-point numbers: save it with 8 or 16"):
+        read_photo(encoded(Image.fromarray((levels / 255).astype("float32")), "TIFF"), "x")
 
 
 def test_unreadable_files_are_named(tmp_path):

@@ -19,6 +19,7 @@ def parse_args():
         "--run",
         required=True,
         nargs="+",
+        action="extend",
         metavar="DIR",
         help="folder of a finished run, or of each",
     )

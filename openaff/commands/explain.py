@@ -82,7 +82,7 @@ def networks(args, data, dataset, device):
 
 def folder_label(path, class_names):
     """The number of the class that a file's folder names, or None."""
-    name = path.resolve().parent.name
+    name = path.absolute().parent.name  # of a link its own folder
     return class_names.index(name) if name in class_names else None
 
 
@@ -90,7 +90,10 @@ def given_images(args, subject):
     """Paths, titles and labels of the files; of pixels nothing is known."""
     paths = image_files(args.images)
     names = () if TASKS[subject.task].dense else subject.class_names
-    return paths, [path.name for path in paths], [folder_label(path, names) for path in paths]
+    titles = [path.name for path in paths]
+    if len(set(titles)) < len(titles):
+        titles = list(map(str, paths))
+    return paths, titles, [folder_label(path, names) for path in paths]
 
 
 def test_images(text, dataset):

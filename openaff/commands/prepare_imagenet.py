@@ -50,10 +50,13 @@ def parse_args():
 def check(args):
     if not (args.train or args.val):
         raise UserError("nothing to pack: give --train, --val or both")
+    out = pathlib.Path(args.out).resolve()
     for flag in ("train", "val"):
         path = getattr(args, flag)
         if path and not pathlib.Path(path).exists():
             raise UserError(f"--{flag} {path}: there is no such file or folder")
+        if path and pathlib.Path(path).resolve() in [out, *out.parents]:
+            raise UserError(f"--out {args.out} lies in --{flag} {path}: name a folder beside it")
     if args.resize is not None:
         positive_int("--resize", args.resize)
     if args.workers is not None:

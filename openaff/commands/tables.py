@@ -268,7 +268,9 @@ def main():
         return
     of_run = (args.out, args.protocol, args.seed, args.seeds, args.devices, args.start_from)
     if args.run or args.overrides or any(each is not None for each in of_run):
-        raise UserError("--run, --out, settings and so on are for --row and --table only")
+        raise UserError(
+            "--out, --protocol, settings and so on are for training: --row or --table with --run"
+        )
     if args.group is not None and args.table is None:
         raise UserError("--group has an effect with --table only")
     if args.list:

@@ -40,10 +40,20 @@ def read_photo(source, name=None):
         if not content:
             raise UserError(f"{name} is empty")
         with Image.open(io.BytesIO(content)) as image:
-            if image.mode.startswith("I"):  # 16 bits, which convert would clip to 255
-                levels = np.asarray(image).astype("int64") >> 8
-                image = Image.fromarray(np.clip(levels, 0, 255).astype("uint8"))
-            return ImageOps.exif_transpose(image).convert("RGB")
+            return upright_rgb(image, name)
+
+
+def upright_rgb(image, name):
+    """A PIL image of any mode as an upright one in RGB; :class:`UserError` for fractions."""
+    if image.mode == "F":
+        raise UserError(f"{name} holds floating-point numbers: save it with 8 or 16 bits")
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I"):  # of which convert would clip what exceeds 255
+        levels = np.asarray(image).astype("int64")
+        if image.mode != "I" or levels.max() > 255:  # 16 bits
+            levels >>= 8
+        image = Image.fromarray(np.clip(levels, 0, 255).astype("uint8"))
+    return image.convert("RGB")
 
 
 @contextlib.contextmanager

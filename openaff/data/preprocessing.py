@@ -6,10 +6,11 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from ..utils.errors import UserError
-from .image_folder import SUFFIXES, CenterCrop, read_photo
+from .image_folder import SUFFIXES, CenterCrop, read_photo, upright_rgb
 from .transforms import Normalize
 
 LARGEST = 1 << 26  # pixels that a network may see of one photograph
+LONGEST = (1 << 15) - 1  # pixels of a side: MXNet's interpolation counts them in 16 bits
 
 
 class Preprocessing:
@@ -41,39 +42,41 @@ class Preprocessing:
             )
         self.normalize = Normalize(mean, std)
 
-    def see(self, image):
+    def see(self, image, name=None):
         """uint8 (H, W, 3) of a path, a PIL image, or a uint8 array (H, W, 3) or (H, W).
+
+        ``name`` stands in messages, by default the path.
 
         Raises
         ------
         UserError
             It cannot be read, is an array of another kind, or would be too large.
         """
+        if name is None:
+            name = image if isinstance(image, (str, pathlib.Path)) else "a photograph"
         image = photo(image)
-        return np.asarray(self._resize(image)) if self.dense else self._crop(image)
+        return np.asarray(self._resize(image, name)) if self.dense else self._crop(image)
 
     def __call__(self, images):
         """float32 (N, 3, H, W) of a list of images, see :meth:`see`."""
         return self.normalize(np.stack([self.see(image) for image in images]))
 
-    def _resize(self, image):
-        if not self.short_side:
-            return image
-        scale = self.short_side / min(image.size)
+    def _resize(self, image, name):
+        scale = self.short_side / min(image.size) if self.short_side else 1
         sides = [max(1, round(scale * side)) for side in image.size]
-        if sides[0] * sides[1] > LARGEST:
+        if sides[0] * sides[1] > LARGEST or max(sides) > LONGEST:
             raise UserError(
-                "a photograph of {} x {} is too long to be seen as {} x {}: crop it".format(
-                    *image.size, *sides
+                "{} of {} x {} is too long to be seen as {} x {}: crop it".format(
+                    name, *image.size, *sides
                 )
             )
-        return image.resize(sides, Image.BILINEAR)
+        return image.resize(sides, Image.BILINEAR) if self.short_side else image
 
 
 def photo(image):
     """A PIL image in RGB, of a path, a PIL image, or a uint8 array (H, W, 3) or (H, W)."""
     if isinstance(image, Image.Image):
-        return ImageOps.exif_transpose(image).convert("RGB")
+        return upright_rgb(image, "an image")
     if isinstance(image, np.ndarray):
         fits = image.ndim in (2, 3) and image.shape[2:] in ((), (3,)) and image.size
         if image.dtype != np.uint8 or not fits:

@@ -107,11 +107,14 @@ class Predictor:
         if not len(images):
             raise UserError("there are no images to predict")
         if self.task.dense:
-            return [self._map(photo(image)) for image in images]
+            return [self._map(image) for image in images]
         return self.task.decode(self.logits(images), self.labels, positive_int("top", top))
 
     def _map(self, image):
-        """What a network of any input size says of one PIL image, at its size."""
-        outputs = self._network(mx.nd.array(self.preprocess([image]))).asnumpy()
+        """What a network of any input size says of one image, at its size."""
+        pixels = photo(image)
+        named = None if isinstance(image, (Image.Image, np.ndarray)) else image
+        seen = self.preprocess.see(pixels, named)
+        outputs = self._network(mx.nd.array(self.preprocess.normalize(seen[None]))).asnumpy()
         (decoded,) = self.task.decode(outputs, self.labels)
-        return decoded.resized(image.height, image.width)
+        return decoded.resized(pixels.height, pixels.width)

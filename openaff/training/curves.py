@@ -64,7 +64,9 @@ def _numbers(row):
 
 def _check_curves(rows):
     curves = known_curves()
-    if not rows or not any(row.get(key) is not None for row in rows for key in curves):
+    if not rows:
+        raise ValueError("it has no epochs")
+    if not any(row.get(key) is not None for row in rows for key in curves):
         raise ValueError("it has no " + ", ".join(curves[:-1]) + " or " + curves[-1])
     for row in rows:
         if "epoch" not in row:
