@@ -130,6 +130,7 @@ def test_the_status_is_that_of_the_first_failure_and_not_of_a_stop(tmp_path):
     ):
         assert launch(["sh", "-c", script, str(folder)], 2) == 3
         folder.rmdir()
+    assert launch(["sh", "-c", "exit 75"], 2) == 75
 
 
 def test_workers_errors(monkeypatch):

@@ -33,7 +33,8 @@ def launch(command, workers, servers=1):
     Returns
     -------
     int
-        0 if all workers succeeded, otherwise the status of the first one that failed.
+        0 if all workers succeeded, otherwise the status of the first one that failed; 75, which
+        asks for the same command again, only where none failed otherwise.
 
     Raises
     ------
@@ -96,11 +97,12 @@ def _wait(processes):
     try:
         while True:
             ended = [process.poll() for process in workers]
-            new = [status for status in ended if status]
-            failed = failed or sorted(new, key=STATUS.__eq__)  # a failure before a stop on request
+            failed += [each for each in workers if each.returncode and each not in failed]
             if all(status is not None for status in ended):
                 break
-            died = new or [process.returncode for process in helpers if process.poll()]
+            died = [status for status in ended if status] or [
+                process.returncode for process in helpers if process.poll()
+            ]
             if died and not deadline:
                 # the others wait for its gradients, or are stopping on the same request
                 deadline.append(time.monotonic() + (GRACE if STATUS in died else 2))
@@ -114,7 +116,9 @@ def _wait(processes):
     if any(status != 0 for status in statuses):
         said = ", ".join("killed" if status is None else str(status) for status in statuses)
         print(f"not all workers succeeded; their exit statuses: {said}", file=sys.stderr)
-        return abs(failed[0]) if failed else 1
+        # The first failure; 75, a stop on request, only where nothing else was wrong.
+        codes = [each.returncode for each in failed]
+        return abs(min(codes, key=lambda code: code == STATUS, default=1))
     return 0
 
 
