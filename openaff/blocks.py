@@ -177,9 +177,9 @@ class InceptionCell(nn.HybridBlock):
         Of both convolutions.
     fusion : str or callable
         See :func:`~openaff.fusion.fusion_factory`.  Names and classes get this scenario's form: one
-        1x1 convolution a context, no factor 2, no batch norm in the concatenation.
+        1x1 convolution per context, no factor 2, no batch norm in the concatenation.
     reduction : int, optional
-        r: bottlenecks instead of one 1x1 convolution a context.
+        r: bottlenecks instead of one 1x1 convolution per context.
     doubled : bool, optional
         True: the fusion's weighted sum has its factor 2.
     norm : callable

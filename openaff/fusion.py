@@ -7,7 +7,7 @@ s is the sigmoid; the child names are the published checkpoints' keys.  ``docs/n
 which class is which in the article, the paper and the checkpoints.
 
 Two options are the same wherever a class has them.  ``reduction`` is the bottlenecks' r, or
-``None`` for one 1x1 convolution a context; ``doubled`` is the factor 2 of the weighted sum.  The
+``None`` for one 1x1 convolution per context; ``doubled`` is the factor 2 of the weighted sum.  The
 equations in the docstrings are those of the defaults.
 
 Attentional Feature Fusion (Dai et al., WACV 2021), https://arxiv.org/abs/2009.14082

@@ -430,7 +430,7 @@ def test_load_errors(exported, tmp_path):
         network.load(tmp_path)
 
 
-# --- Bringing weights home ------------------------------------------------------------------------
+# --- Importing weights ----------------------------------------------------------------------------
 
 
 def assert_same_bits(ours, others):

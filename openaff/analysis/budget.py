@@ -22,11 +22,11 @@ BOTTLENECKS = {"ayforxplusyadd": 2, "xplusayforyadd": 2, "axyforxplusyadd": 2, "
 INCEPTION, RESNET = "cifar_inception_resnet", "cifar_resnet"
 # Title -> backbone, width m, reduction r by fusion.
 SETTINGS = {
-    "Inception-ResNet, m = 1, one convolution a context (the code)": (INCEPTION, 1, {}),
+    "Inception-ResNet, m = 1, one convolution per context (the code)": (INCEPTION, 1, {}),
     "Inception-ResNet, m = 1, bottlenecks (the text)": (INCEPTION, 1, BOTTLENECKS),
-    "Inception-ResNet, m = 4, one convolution a context (the code)": (INCEPTION, 4, {}),
+    "Inception-ResNet, m = 4, one convolution per context (the code)": (INCEPTION, 4, {}),
     "Inception-ResNet, m = 4, bottlenecks (the text)": (INCEPTION, 4, BOTTLENECKS),
-    "ResNet, m = 4, AFF r = 2, iAFF r = 4, MS- one convolution a context": (
+    "ResNet, m = 4, AFF r = 2, iAFF r = 4, MS- one convolution per context": (
         RESNET,
         4,
         {"aff": 2, "iaff": 4},
@@ -35,7 +35,7 @@ SETTINGS = {
 
 
 def parameters(backbone, width, reductions):
-    """Parameters to train: fusion -> those for b = 1, 2, 3 and 4 blocks a stage.
+    """Parameters to train: fusion -> those for b = 1, 2, 3 and 4 blocks per stage.
 
     All blocks of a stage but its first are alike, so b = 1 and 2 are counted for all.
     """

@@ -53,7 +53,7 @@ def overview():
         lines.append(f"{heading}:")
         lines += [f"  {name:<{width}}  {line}" for name, line in group.items()]
         lines.append("")
-    lines.append("openaff COMMAND --help says more of one; openaff --version names the versions.")
+    lines.append("openaff COMMAND --help explains one; openaff --version prints the versions.")
     return "\n".join(lines)
 
 

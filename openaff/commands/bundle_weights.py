@@ -2,8 +2,8 @@
 
     openaff bundle-weights --run runs/reduced/NAME-seed0 --key aff_cifar_resnet8-coarse
 
-They are those of the last epoch: nothing was chosen on the test split.  Of several runs, seeds
-of one configuration, the best one's are taken, and the record says so.  From then on,
+They are those of the last epoch.  Of several runs, seeds of one configuration, the best one's are
+taken: that is a choice on the test split, and the record says so.  From then on,
 openaff.create_model(name, pretrained=KEY) and openaff predict --pretrained KEY load them.
 A run must have finished, and the file must have at most 1,000,000 bytes.
 """

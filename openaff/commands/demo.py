@@ -33,7 +33,9 @@ EXPLAINED, SIDES = (3, 5), (32, 22)  # test digits, and the pixels that they are
 def main():
     parser = Parser(__doc__, "demo")
     now = datetime.now().strftime("%Y%m%d-%H%M%S")
-    parser.add_argument("--out", default="runs/demo-" + now, metavar="DIR", help="%(default)s")
+    parser.add_argument(
+        "--out", default="runs/demo-" + now, metavar="DIR", help="run folder to make (%(default)s)"
+    )
     out = pathlib.Path(parser.parse_args().out)
     refuse_existing(out)
 

@@ -53,7 +53,7 @@ def parse_args():
     parser.add_argument("--per-class", metavar="FILE", help="write each class's figures, as CSV")
     parser.add_argument("--confusion", metavar="FILE", help="write the confusion table, as CSV")
     parser.add_argument(
-        "--batch-size", type=int, metavar="N", help="images per device (128; of whole maps 8)"
+        "--batch-size", type=int, metavar="N", help="images per device (128; segmentation: 8)"
     )
     parser.add_argument("--workers", type=int, metavar="N", help="processes that read images")
     parser.add_argument(

@@ -50,7 +50,12 @@ def parse_args():
         action="store_true",
         help="segmentation: ONNX files for one height and width, such as OpenCV needs",
     )
-    parser.add_argument("--dtype", default="float32", choices=["float32", "float16"], help="ONNX's")
+    parser.add_argument(
+        "--dtype",
+        default="float32",
+        choices=["float32", "float16"],
+        help="numbers in the ONNX file",
+    )
     parser.add_argument("--int8", action="store_true", help="write a quantised ONNX file, too")
     parser.add_argument(
         "--images", type=int, metavar="N", help=f"to calibrate --int8 on ({IMAGES})"

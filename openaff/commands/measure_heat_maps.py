@@ -36,7 +36,7 @@ from ..utils.json_files import read_json
 from ..utils.packaged import clone
 from ..utils.provenance import provenance
 
-SIZES = ("small", "middle", "large")  # thirds of all objects
+SIZES = ("small", "medium", "large")  # thirds of all objects
 BASELINE = "add"
 METHOD, IMAGES = "gradcam", 1000  # by default
 

@@ -60,7 +60,9 @@ def parse_args():
         "--start-from", metavar="DIR", help="of --row, where it continues another: that one's run"
     )
     parser.add_argument(
-        "--results", metavar="DIR", help="of all results (results, in the clone if any)"
+        "--results",
+        metavar="DIR",
+        help="folder of the result files (results, of the clone if there is one)",
     )
     parser.add_argument(
         "overrides",

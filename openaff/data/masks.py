@@ -33,12 +33,12 @@ MASKS = {
 def load_masks(config):
     """The images in ``config.root``: ``images/``, ``masks/`` and, if there, ``classes.txt``.
 
-    With ``classes.txt``, one name a line, masks hold class numbers from 0, and 255 where a pixel
+    With ``classes.txt``, one name per line, masks hold class numbers from 0, and 255 where a pixel
     does not count.  Without it they are binary: 0 is the background, 255 or 1 the target.
 
-    ``train.txt`` and ``test.txt``, one name a line, say which image is in which split.  They stand
-    in ``config.root``, or in its folder ``config.lists``.  Without lists, every fifth image by name
-    is for testing.
+    ``train.txt`` and ``test.txt``, one name per line, say which image is in which split.  They
+    stand in ``config.root``, or in its folder ``config.lists``.  Without lists, every fifth image
+    by name is for testing.
 
     Raises
     ------
@@ -82,7 +82,7 @@ def load_stopsign(config):
 
 
 def read_names(path):
-    """The names in a file, one a line.
+    """The names in a file, one per line.
 
     Raises
     ------
@@ -91,7 +91,7 @@ def read_names(path):
     """
     names = [line.strip() for line in read_text(path).split("\n") if line.strip()]
     if not names:
-        raise UserError(f"{path} is empty: write one name a line")
+        raise UserError(f"{path} is empty: write one name per line")
     for number, name in enumerate(names):
         if name in names[:number]:
             raise UserError(f"{path} has the name {name!r} twice")

@@ -35,7 +35,7 @@ class Subject:
     input_shape: Tuple[int, int, int]
     mean: Tuple[float, float, float]  # of pixel values in [0, 1]
     std: Tuple[float, float, float]
-    crop_ratio: Optional[float] = None  # photographs: the centre's share of the short side
+    crop_ratio: Optional[float] = None  # photographs: size of the centre crop / short side
     score: Optional[Dict[str, Any]] = None  # what was measured of it, and how
     loss: Optional[Dict[str, Any]] = None  # options of the loss that it was trained with
     short_side: Optional[int] = None  # dense tasks: that images are resized to, if any
@@ -295,14 +295,16 @@ def add_arguments(parser, exports=False):
     data = parser.add_argument_group("data")
     data.add_argument("--dataset", metavar="NAME", help=f"of --model: {', '.join(DATASETS)}")
     data.add_argument("--labels", metavar="KIND", help="cifar100: fine (default) or coarse")
-    data.add_argument("--data", metavar="DIR", help="folder of the data set (CIFAR: Gluon's own)")
+    data.add_argument(
+        "--data", metavar="DIR", help="folder of the data set (CIFAR: ~/.mxnet/datasets/NAME)"
+    )
     if exports:
         parser.set_defaults(names=None)
     else:
         data.add_argument(
             "--names",
             metavar="FILE",
-            help="of --model and --published: class names, one a line (the data set's, or numbers)",
+            help="of --model, --published: class names, one per line (the data set's, or numbers)",
         )
     data.add_argument(
         "--setting",
@@ -318,7 +320,7 @@ def add_arguments(parser, exports=False):
         "--crop-ratio",
         type=float,
         metavar="R",
-        help="photographs: the centre's share of the short side (0.875)",
+        help="photographs: size of the centre crop / short side (0.875)",
     )
 
 

@@ -46,7 +46,7 @@ class CIFARResNet(StagedNet):
     Parameters
     ----------
     depth : int
-        6b + 2, for b blocks a stage.
+        6b + 2, for b blocks per stage.
     options
         See :class:`CIFARResNetOptions`. The deep stem has 8m, 8m and 16m channels.
 

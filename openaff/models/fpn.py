@@ -60,7 +60,7 @@ class SmallResNet(PostActNet):
     Parameters
     ----------
     depth : int
-        6b + 2, for b blocks a stage.
+        6b + 2, for b blocks per stage.
     options
         See :class:`SmallResNetOptions`. The deep stem has 8t, 8t and 16t channels.
 

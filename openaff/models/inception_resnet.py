@@ -43,7 +43,7 @@ class InceptionResNet(CIFARResNet):
     Parameters
     ----------
     depth : int
-        6b + 2, for b blocks a stage.
+        6b + 2, for b blocks per stage.
     options
         See :class:`InceptionResNetOptions`. The deep stem has 8m, 8m and 16m channels.
 

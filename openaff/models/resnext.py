@@ -49,7 +49,7 @@ class CIFARResNeXt(PostActNet):
     Parameters
     ----------
     depth : int
-        9b + 2, for b blocks a stage.
+        9b + 2, for b blocks per stage.
     groups : int
         Groups of the blocks' 3x3 convolutions, of 4 channels each in the first stage.
     options

@@ -75,7 +75,7 @@ def _flat(rows, results):
 
 
 def _group(table, group, results):
-    """The lines of a group: a line a fusion, columns by blocks a stage."""
+    """The lines of a group: one line per fusion, columns by blocks per stage."""
     rows = {}
     for row in table.rows:
         if row.group == group.key:
@@ -198,12 +198,11 @@ figure: the source does not print it. A blank figure of ours: not run yet.
   "ours, reduced" are of it. Do not compare them with published figures.
 - A whole table: `openaff tables --table paper-table4 --run --protocol reduced --seeds 0,1,2
   cifar100.root=DIR camvid.root=DIR`. It skips what is there. Stopped, the same command goes on.
-  Our runs had one thread, `OMP_NUM_THREADS=1`.
-  `--group short-skip` takes one of its parts.
-- `--list` prints the command of every row.
+  `--group short-skip` takes one of its parts. Our runs had one thread, `OMP_NUM_THREADS=1`.
 
 Figures of one run that stand in several tables have one run folder.
-[evidence.md](evidence.md) has the reduced forms of Tables 3 and 4 side by side, with their spread.
+[evidence.md](evidence.md) has the reduced forms of Tables 3 and 4 side by side, with standard
+deviations over seeds.
 """
 
 

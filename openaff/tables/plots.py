@@ -22,13 +22,15 @@ def draw_all(catalog, results):
     results : dict
         See :func:`openaff.tables.results.read_results`.
     """
+    figure7 = catalog["paper-figure7"]
+    crosses = any((row.run, "paper") in results for row in figure7.rows)
     pictures = [
         (
             "tables_figure7.png",
-            _by_depth(catalog["paper-figure7"], results),
+            _by_depth(figure7, results),
             "The paper's Figure 7: accuracy or mean IoU against parameters, for b = 1 to 4 blocks "
             "a stage. Lines: the paper's figures, as its Table 4 prints them. Parameters: ours, "
-            "counted. Crosses: our runs by the same protocol, where there are any.",
+            "counted." + (" Crosses: our runs by the same protocol." if crosses else ""),
         ),
         (
             "tables_parameters.png",
@@ -140,7 +142,7 @@ def _spread(rows, results):
 
 
 def draw_evidence(table, results):
-    """The figure of ``docs/evidence.md``: a panel a scenario, rows in the paper's order."""
+    """The figure of ``docs/evidence.md``: one panel per scenario, rows in the paper's order."""
     figure, panels = _panels(len(table.groups), 14, 3.8)
     for panel, group in zip(panels, table.groups):
         rows = [row for row in table.rows if row.group == group.key]

@@ -52,7 +52,7 @@ class PixelCrossEntropy(gluon.Block):
             if not (numbers and any(class_weights)):
                 raise UserError(
                     f"loss.class_weights must be {MEDIAN_FREQUENCY} or a list of numbers of at "
-                    f"least 0, one a class, not {class_weights!r}"
+                    f"least 0, one per class, not {class_weights!r}"
                 )
         self.class_weights = class_weights
 

@@ -80,7 +80,7 @@ def load_teacher(config, classes, image_shape, devices):
     if len(shape) != 2:
         raise UserError(
             f"distillation.teacher {config.teacher} gives maps, and distillation is for networks "
-            "that give one number a class"
+            "that give one number per class"
         )
     if shape[1] != classes:
         raise UserError(

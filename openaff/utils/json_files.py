@@ -60,7 +60,7 @@ def parse_json(content, kind=object):
 
 
 def read_json_lines(path, kind=object):
-    """The values of a file of JSON values, one a line; see :func:`read_json`."""
+    """The values of a file of JSON values, one per line; see :func:`read_json`."""
     refuse_special(path)
     lines = pathlib.Path(path).read_bytes().splitlines()
     return [parse_json(line, kind) for line in lines]

@@ -1,4 +1,4 @@
-"""Class names: which ones are allowed, and the file ``labels.txt``, one a line."""
+"""Class names: which ones are allowed, and the file ``labels.txt``, one per line."""
 
 import pathlib
 

@@ -22,7 +22,7 @@ class ClassifierOutputTarget:
         self.category = int(category)
 
     def __call__(self, output):
-        _check(output, self.category, 1, "one output a class")
+        _check(output, self.category, 1, "one output per class")
         return output[self.category]
 
 

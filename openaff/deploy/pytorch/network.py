@@ -306,7 +306,7 @@ class AFF(_TwoContexts):
 
 
 class ResGlobLocaChaFuse(AFF):
-    """AFF of one 1x1 convolution a context."""
+    """AFF of one 1x1 convolution per context."""
 
     def __init__(self, channels=64, reduction=None, doubled=True, norm=BatchNorm):
         super().__init__(channels, reduction, doubled, norm)
