@@ -29,7 +29,7 @@ def draw_all(catalog, results):
             "tables_figure7.png",
             _by_depth(figure7, results),
             "The paper's Figure 7: accuracy or mean IoU against parameters, for b = 1 to 4 blocks "
-            "a stage. Lines: the paper's figures, as its Table 4 prints them. Parameters: ours, "
+            "per stage. Lines: the paper's figures, as its Table 4 prints them. Parameters: ours, "
             "counted." + (" Crosses: our runs by the same protocol." if crosses else ""),
         ),
         (
