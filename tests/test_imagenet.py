@@ -109,6 +109,8 @@ def test_training_batches_follow_from_seed_and_epoch(photos, kind):
     for (images, labels), (again, labels_again) in zip(first[2:], epoch(start=2)):
         np.testing.assert_array_equal(images, again)
         np.testing.assert_array_equal(labels, labels_again)
+    for end in (epoch(start=4), epoch(start=5)):
+        assert end == []
     for other in (epoch(2), epoch(seed=1)):
         assert np.abs(other[0][0] - first[0][0]).max() > 0.1
     assert first[0][1].shape == (5, 3)
@@ -178,6 +180,19 @@ def test_a_whole_run_and_its_resumption(photos, tmp_path):
     one, two = (mx.nd.load(str(tmp_path / each / "last.params")) for each in ("whole", "again"))
     for name in one:
         np.testing.assert_array_equal(one[name].asnumpy(), two[name].asnumpy())
+
+
+def test_ten_crops_of_a_confident_mistake_have_a_finite_loss():
+    ten = TenCrop(lambda crops: mx.nd.array([[150.0, 0.0]] * len(crops)), 4)
+    logits = ten(mx.nd.zeros((2, 3, 5, 5))).asnumpy()
+    np.testing.assert_allclose(logits, [[0, np.log(1e-12)]] * 2, atol=1e-6)
+
+
+def test_the_end_of_an_epoch_of_records_decodes_nothing(photos, monkeypatch):
+    config = DataConfig(name="images", batch_size=5)
+    batches = training_batches(dataset(photos / "records"), config, 5, 0)
+    monkeypatch.setattr(mx.io, "ImageRecordIter", None)  # which cannot be called
+    assert list(batches.epoch(1, start=len(batches))) == []
 
 
 def test_evaluation_of_every_class_and_by_ten_crops(photos, tmp_path):

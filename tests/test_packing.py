@@ -1,11 +1,14 @@
+import contextlib
 import io
 import json
 import os
+import pathlib
 import signal
 import subprocess
 import sys
 import tarfile
 import threading
+import time
 
 import mxnet as mx
 import numpy as np
@@ -283,6 +286,33 @@ def test_a_killed_process_is_an_error_and_the_rest_is_kept(tmp_path, monkeypatch
         with pytest.raises(UserError, match="a packing process was killed, perhaps"):
             pack("train", classes, items, tmp_path / "rec", workers=2)
     assert pack("train", classes, items, tmp_path / "rec", workers=2)["images"] == 12
+
+
+def test_the_processes_end_with_the_command(tmp_path):
+    """Even where it is killed: they would wait for work for ever."""
+    write_folder(tmp_path / "photos")
+    code = (
+        "import os, sys, time; from openaff.data import packing; "
+        "packing.encode = lambda *_: (os.write(1, b'%d\\n' % os.getpid()), time.sleep(60)); "
+        "names, items = packing.folder_items(sys.argv[1]); packing.PART = 4; "
+        "packing.pack('train', names, items, sys.argv[2], workers=2)"
+    )
+    words = [sys.executable, "-c", code, str(tmp_path / "photos"), str(tmp_path / "rec")]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    children = [int(process.stdout.readline()) for _ in range(2)]
+    process.kill()
+    process.communicate()
+    for _ in range(100):
+        if not any(is_running(child) for child in children):
+            return
+        time.sleep(0.05)
+    pytest.fail(f"{children} still run")
+
+
+def is_running(pid):
+    with contextlib.suppress(OSError):
+        return pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    return False
 
 
 def test_two_packings_at_once_are_one_line(tmp_path):

@@ -97,6 +97,8 @@ def test_errors(exported, photos, tmp_path):
     ):
         with pytest.raises(UserError, match=message):
             predictor(images)
+        with pytest.raises(UserError, match=message):
+            predictor.logits(images)
     with pytest.raises(UserError, match="top must be a positive integer"):
         predictor(photos, top=0)
     with pytest.raises(UserError, match="no file for the engine 'onnxruntime-int8': it has mxnet"):

@@ -163,16 +163,24 @@ def run(ended, tmp_path, monkeypatch):
     return pathlib.Path(shutil.copytree(ended, tmp_path / "run"))
 
 
-def test_a_checkpoint_whose_rows_lack_a_figure(run):
+@pytest.mark.parametrize(
+    "forget, lack",
+    [(lambda state: state["rows"][0].pop("test_accuracy"), r"rows\[0\].test_accuracy")]
+    + [
+        (lambda state, key=key: state.pop(key), key)
+        for key in ("epoch", "batch", "seconds", "waited", "rows", "sums")
+    ],
+)
+def test_a_checkpoint_that_lacks_something(run, forget, lack):
     """Its CRC is right, as of a run by an edition that measured something else."""
     with zipfile.ZipFile(run / LAST) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
     state = json.loads(members["state.json"])
-    del state["rows"][0]["test_accuracy"]
+    forget(state)
     with zipfile.ZipFile(run / LAST, "w") as archive:
         for name, content in {**members, "state.json": json.dumps(state)}.items():
             archive.writestr(name, content)
-    with pytest.raises(UserError, match=rf"{LAST} is damaged .*it has no rows\[0\].test_accuracy"):
+    with pytest.raises(UserError, match=rf"{LAST} is damaged .*it has no {lack}"):
         resume(run, parse_devices("cpu"), overrides=["epochs=3"])
 
 

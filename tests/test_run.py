@@ -1,6 +1,7 @@
 import csv
 import io
 import json
+import os
 import re
 import shutil
 import struct
@@ -21,6 +22,7 @@ from openaff.training.curves import draw_curves, read_metrics
 from openaff.training.report import report
 from openaff.training.run_folder import BEST, Run
 from openaff.training.session import train
+from openaff.utils import files
 from openaff.utils.devices import parse_devices
 from openaff.utils.files import TEMPORARY
 from openaff.utils.imports import import_modules
@@ -181,6 +183,22 @@ def test_the_lock_ends_after_its_file(tmp_path):
     run.release()
     run.release()
     assert there == [False]
+
+
+def test_a_lock_of_a_file_that_was_removed_meanwhile_is_taken_anew(tmp_path, monkeypatch):
+    path, original, calls = tmp_path / "lock", files._lock, []
+
+    def removed_first(handle, *rest):
+        if not calls:
+            path.unlink()  # between open and lock, as another process that ends does
+        calls.append(handle)
+        return original(handle, *rest)
+
+    monkeypatch.setattr(files, "_lock", removed_first)
+    handle, ours = files.lock(path)
+    with handle:
+        assert ours and len(calls) == 2 and path.exists()
+        assert os.path.samestat(os.fstat(handle.fileno()), path.stat())
 
 
 def test_which_epoch_the_best_weights_are_of(tmp_path, monkeypatch):

@@ -70,5 +70,32 @@ def test_names_that_are_no_text_are_refused(fails_with, tmp_path, capfd):
     assert errors.startswith("error: ") and r"caf\udce9' is not in UTF-8: rename" in errors
 
 
+def test_a_letter_that_the_output_lacks_is_one_line(capfd):
+    def main():
+        "58.33 \xb1 0.35".encode("ascii")
+
+    with pytest.raises(SystemExit):
+        cli.run(main)
+    assert capfd.readouterr().err == (
+        "error: the output's encoding, ascii, has no '\\xb1': set PYTHONUTF8=1\n"
+    )
+
+
+@pytest.mark.parametrize("role", [None, "worker"])
+def test_a_broken_pipe_ends_a_worker_at_once(role, monkeypatch, capfd):
+    left = []
+
+    def main():
+        raise BrokenPipeError
+
+    monkeypatch.setattr(cli.os, "_exit", left.append)
+    monkeypatch.setattr(cli.os, "dup2", lambda *_: None)
+    if role:
+        monkeypatch.setenv("DMLC_ROLE", role)
+    with pytest.raises(SystemExit) as exit:
+        cli.run(main)
+    assert exit.value.code == 141 and left == ([141] if role else [])
+
+
 def test_errors_of_the_command_line_are_one_line(fails_with):
     fails_with("arguments are required: MODEL; see --help", "summary.py")

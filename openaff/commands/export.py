@@ -28,6 +28,7 @@ from ..tasks import METRICS, TASKS
 from ..utils.arguments import Parser, count, refuse
 from ..utils.descriptions import LARGEST_SIDE
 from ..utils.errors import UserError, positive_int
+from ..utils.files import refuse_existing
 
 IMAGES = 256  # that --int8 is calibrated on, by default
 MOST_BATCH = 4096
@@ -112,6 +113,7 @@ def main():
     images = args.images or max(1, IMAGES // (batch or 1)) * (batch or 1)
     if args.int8 and images % (batch or 1):
         raise UserError(f"--images {images}: a file for batches of {batch} needs a multiple of it")
+    refuse_existing(args.out, "the export folder ")
     smaller = args.int8 or args.dtype == "float16"
     check_effects(args, smaller)
     data = data_from_arguments(args)

@@ -21,7 +21,7 @@ from ..deploy.engines import add_engine, check_engine
 from ..deploy.predict import Predictor
 from ..tasks.pictures import class_colours, indexed, overlay
 from ..utils.arguments import Parser, add_imports
-from ..utils.errors import UserError, printable
+from ..utils.errors import UserError, duplicates, printable
 from ..utils.files import atomic_folder
 from ..utils.imports import import_modules
 from ..utils.progress import progress_bar
@@ -56,7 +56,7 @@ def check_output(args, predictor, files):
         if args.top is not None:
             raise UserError("--top has no effect on a network for segmentation")
         names = [name for path in files for name in output_names(path)]
-        twice = sorted({name for name in names if names.count(name) > 1})
+        twice = duplicates(names)
         if args.out and twice:
             raise UserError(
                 f"two images would give {twice[0]}: predict them into different folders"

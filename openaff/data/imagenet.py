@@ -140,6 +140,7 @@ def _read_folders(root, crops):
         unknown = sorted(set(names) - set(classes))
         if unknown:
             raise UserError(f"{root / split} has the class {unknown[0]!r}, but train/ does not")
-        paths, labels = zip(*((path, classes.index(names[label])) for path, label in items))
+        numbers = [classes.index(name) for name in names]
+        paths, labels = zip(*((path, numbers[label]) for path, label in items))
         splits[split] = ImageFolder(paths, np.array(labels, "int32"), crops[split])
     return classes, splits

@@ -1,10 +1,8 @@
 """One's own images with masks, SIRST and StopSign: ``images/``, ``masks/`` and split lists."""
 
-import collections
-
 import numpy as np
 
-from ..utils.errors import UserError
+from ..utils.errors import UserError, duplicates
 from ..utils.files import read_text
 from .base import Labels, register_dataset
 from .image_folder import MEAN, STD, SUFFIXES
@@ -92,9 +90,10 @@ def read_names(path):
     names = [line.strip() for line in read_text(path).split("\n") if line.strip()]
     if not names:
         raise UserError(f"{path} is empty: write one name per line")
-    for number, name in enumerate(names):
-        if name in names[:number]:
-            raise UserError(f"{path} has the name {name!r} twice")
+    twice = duplicates(names)
+    if twice:
+        raise UserError(f"{path} has the name {twice[0]!r} twice")
+    for name in names:
         if not name.isprintable():
             raise UserError(f"{path} has the name {name!r}, which cannot be printed")
     return names
@@ -144,7 +143,7 @@ def _read_list(folder, split):
 
 
 def _once(names, where):
-    twice = [name for name, count in collections.Counter(names).items() if count > 1]
+    twice = duplicates(names)
     if twice:
         raise UserError(f"{where} the image {twice[0]} twice")
     return names

@@ -18,6 +18,7 @@ import numpy as np
 from PIL import Image
 from scipy.io import loadmat
 
+from ..utils.children import end_with
 from ..utils.errors import UserError, one_line
 from ..utils.files import (
     alone_in,
@@ -311,6 +312,11 @@ def _is_whole(out, split, facts):
     return index.is_file() and record.is_file() and record.stat().st_size == facts["bytes"]
 
 
+def _begin_worker(parent):
+    end_with(parent)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops the work
+
+
 def _pack_parts(split, items, parts, make, workers):
     """Pack the missing parts."""
     chunks = [items[start : start + PART] for start in range(0, len(items), PART)]
@@ -325,10 +331,10 @@ def _pack_parts(split, items, parts, make, workers):
             for task in missing:
                 bar.update(make(task))
             return
-        ignore = {"initializer": signal.signal, "initargs": (signal.SIGINT, signal.SIG_IGN)}
+        begin = {"initializer": _begin_worker, "initargs": (os.getpid(),)}
         # Before Python 3.9 a pool starts all its processes at once, needed or not.
         workers = max(1, min(workers, len(missing)))
-        with futures.ProcessPoolExecutor(workers, **ignore) as pool:
+        with futures.ProcessPoolExecutor(workers, **begin) as pool:
             tasks = [pool.submit(make, task) for task in missing]
             try:
                 for task in futures.as_completed(tasks):

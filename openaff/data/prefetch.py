@@ -19,7 +19,7 @@ import traceback
 
 import numpy as np
 
-from ..utils.errors import UserError
+from ..utils.errors import UserError, os_reason
 
 FEWER = "set fewer data.workers (0: no worker processes)"
 AHEAD = 2  # batches that a worker may be ahead: one for the next step, one as a reserve
@@ -83,7 +83,7 @@ def prefetch(make, numbers, workers):
             except MemoryError:
                 message = UserError(f"batch {number}: out of memory in a worker; {FEWER}")
             except OSError as error:
-                message = UserError(f"batch {number}: {error.strerror}: {error.filename}")
+                message = UserError(f"batch {number}: {os_reason(error)}")
             except Exception:
                 message = RuntimeError(f"batch {number}, in a worker:\n{traceback.format_exc()}")
             connection.send(message)

@@ -338,9 +338,11 @@ class RecordBatches:
 
     def epoch(self, number=0, start=0, mixing=True):
         """Yield the batches of epoch ``number`` from batch ``start`` on."""
+        self.waited = 0.0
+        if start >= self.length:  # nothing to decode: resumed after the last step
+            return
         sequence = np.random.SeedSequence((self.seed, number, self.shard[0]))
         seed = int(sequence.generate_state(1)[0] >> 1)
-        self.waited = 0.0
         try:
             # Not seed_aug: it gives every batch the same crops, flips and colours.
             reader = mx.io.ImageRecordIter(seed=seed, shuffle_chunk_seed=seed, **self.options)

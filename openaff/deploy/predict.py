@@ -79,7 +79,13 @@ class Predictor:
 
         They are paths, PIL images, or uint8 arrays (H, W, 3) in RGB or (H, W) in grey; see
         :class:`~openaff.data.preprocessing.Preprocessing`.
+
+        Raises
+        ------
+        UserError
+            No images, or one that cannot be read.
         """
+        _check(images)
         steps = range(0, len(images), self.batch_size)
         batches = (self.preprocess(images[start : start + self.batch_size]) for start in steps)
         outputs = [self._network(mx.nd.array(each)).asnumpy() for each in batches]
@@ -101,11 +107,7 @@ class Predictor:
         UserError
             No images, or one that cannot be read.
         """
-        one = (str, pathlib.Path, Image.Image)
-        if isinstance(images, one) or getattr(images, "ndim", 4) < 4:
-            raise UserError("a list of images is needed: write [image]")
-        if not len(images):
-            raise UserError("there are no images to predict")
+        _check(images)
         if self.task.dense:
             return [self._map(image) for image in images]
         return self.task.decode(self.logits(images), self.labels, positive_int("top", top))
@@ -118,3 +120,11 @@ class Predictor:
         outputs = self._network(mx.nd.array(self.preprocess.normalize(seen[None]))).asnumpy()
         (decoded,) = self.task.decode(outputs, self.labels)
         return decoded.resized(pixels.height, pixels.width)
+
+
+def _check(images):
+    one = (str, pathlib.Path, Image.Image)
+    if isinstance(images, one) or getattr(images, "ndim", 4) < 4:
+        raise UserError("a list of images is needed: write [image]")
+    if not len(images):
+        raise UserError("there are no images to predict")

@@ -35,6 +35,8 @@ class Metric:
         return (max if self.larger_is_better else min)(rows, key=lambda row: row[key])
 
 
+SMALLEST = 1e-12  # probability whose logarithm is taken
+
 LOSS = Metric("loss", "loss", larger_is_better=False, percent=False)
 
 

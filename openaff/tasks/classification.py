@@ -1,13 +1,11 @@
 """Image classification: one label an image, top-1 and top-5 accuracy."""
 
-import math
-
 import mxnet as mx
 import numpy as np
 from mxnet import gluon
 
 from ..utils.errors import UserError
-from .base import TASKS, Meter, Metric, Task
+from .base import SMALLEST, TASKS, Meter, Metric, Task
 
 ACCURACY = Metric("accuracy", "accuracy")
 
@@ -154,7 +152,7 @@ class TenCrop:
 
     def __call__(self, images):
         crops = [self.net(crop).softmax() for crop in ten_crops(images, self.size)]
-        return mx.nd.add_n(*crops).log() - math.log(len(crops))
+        return mx.nd.maximum(mx.nd.add_n(*crops) / len(crops), SMALLEST).log()
 
 
 def ten_crops(images, size):

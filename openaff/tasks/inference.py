@@ -11,8 +11,7 @@ import mxnet as mx
 import numpy as np
 
 from ..utils.errors import UserError, positive_int
-
-_SMALLEST = 1e-12  # probability whose logarithm is taken
+from .base import SMALLEST
 
 
 class MultiScale:
@@ -119,7 +118,7 @@ def _probabilities(logits):
 
 def _logits(probabilities):
     """What has these probabilities: their logarithms or, of one output, its logit."""
-    logarithms = mx.nd.maximum(probabilities, _SMALLEST).log()
+    logarithms = mx.nd.maximum(probabilities, SMALLEST).log()
     if probabilities.shape[1] > 1:
         return logarithms
-    return logarithms - mx.nd.maximum(1 - probabilities, _SMALLEST).log()
+    return logarithms - mx.nd.maximum(1 - probabilities, SMALLEST).log()

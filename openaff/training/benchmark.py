@@ -3,6 +3,7 @@
 import multiprocessing
 import pathlib
 import re
+from concurrent import futures
 from types import SimpleNamespace
 
 import mxnet as mx
@@ -19,6 +20,7 @@ from ..analysis.benchmark import (
 )
 from ..models import model_info
 from ..tasks import TASKS
+from ..utils.errors import UserError
 from .engine import Engine
 from .optimizers import OptimizerConfig
 from .session import networks
@@ -55,8 +57,14 @@ def _steps(net, model, classes, optimizer, batch_size, size, steps=2):
 
 def _peak_memory(make, arguments):
     """MiB at the most, in a process of its own."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_work_and_measure, (make, arguments))
+    spawn = multiprocessing.get_context("spawn")
+    with futures.ProcessPoolExecutor(1, mp_context=spawn) as pool:
+        try:
+            return pool.submit(_work_and_measure, make, arguments).result()
+        except futures.process.BrokenProcessPool:
+            raise UserError(
+                "the process whose memory is measured was killed, perhaps for lack of memory"
+            ) from None
 
 
 def _work_and_measure(make, arguments):

@@ -1,6 +1,6 @@
 """Distributed training on one machine: starts MXNet's scheduler, servers and workers."""
 
-import ctypes
+import functools
 import os
 import signal
 import socket
@@ -8,13 +8,12 @@ import subprocess
 import sys
 import time
 
+from ..utils.children import end_with
 from ..utils.errors import UserError
 from ..utils.framework import ASKED_THREADS, physical_cores
 from ..utils.interrupt import STATUS, handle
 
 GRACE = 60  # seconds for workers to end after a signal
-_PR_SET_PDEATHSIG = 1  # Linux: the signal that a process gets when its parent dies
-_LIBC = ctypes.CDLL(None)
 
 
 def launch(command, workers, servers=1):
@@ -68,17 +67,9 @@ def launch(command, workers, servers=1):
 
 
 def _start(program, environment):
-    launcher = os.getpid()
-
-    def end_with_launcher():  # in the new process, before the program: even a SIGKILL leaves none
-        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != launcher:  # it has died already
-            os._exit(1)
-
     # In its own session: Ctrl-C reaches only this process, which passes it on to the workers.
-    return subprocess.Popen(
-        program, env=environment, start_new_session=True, preexec_fn=end_with_launcher
-    )
+    end = functools.partial(end_with, os.getpid())
+    return subprocess.Popen(program, env=environment, start_new_session=True, preexec_fn=end)
 
 
 def _wait(processes):

@@ -1,11 +1,12 @@
 """What all commands share: one-line errors and exit statuses."""
 
+import contextlib
 import errno
 import os
 import sys
 import traceback
 
-from .errors import UserError, last_line, one_line, printable
+from .errors import UserError, last_line, os_reason, printable
 from .interrupt import STATUS, Stopped
 
 # Bad input; a disk that is full or cannot be written; a name that is not text.
@@ -25,7 +26,7 @@ def run(main):
         sys.stdout.flush()
     except BrokenPipeError:  # as in "... | head", which has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(_BROKEN_PIPE)
+        _leave(_BROKEN_PIPE)
     except Stopped as stopped:
         _exit(printable(str(stopped)), STATUS)
     except KeyboardInterrupt:
@@ -67,12 +68,15 @@ def _of_memory(error):
 
 def _reason(error):
     """Why bad input, a full disk or a lack of memory ended the program, in one line."""
-    if isinstance(error, UnicodeEncodeError):  # such as a file's name that no output can show
-        return f"{ascii(error.object)} is not in UTF-8: rename the file or folder"
+    if isinstance(error, UnicodeEncodeError):
+        letters = error.object[error.start : error.end]
+        if any("\ud800" <= letter <= "\udfff" for letter in letters):  # a file's name
+            return f"{ascii(error.object)} is not in UTF-8: rename the file or folder"
+        return f"the output's encoding, {error.encoding}, has no {ascii(letters)}: set PYTHONUTF8=1"
     if isinstance(error, UserError):
         return str(error)
     if isinstance(error, OSError):
-        line = f"{error.strerror or one_line(error)}: {error.filename or ''}".rstrip(": ")
+        line = os_reason(error)
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             line += ": free some space, then repeat the command; a training goes on with --resume"
         return line
@@ -81,8 +85,13 @@ def _reason(error):
 
 def _exit(message, status):
     print(message, file=sys.stderr, flush=True)
+    _leave(status)
+
+
+def _leave(status):
     if "DMLC_ROLE" in os.environ and status != STATUS:
         # A worker that exits normally waits for the others, which wait for its gradients.
-        sys.stdout.flush()
+        with contextlib.suppress(OSError):  # such as a broken pipe
+            sys.stdout.flush()
         os._exit(status)
     sys.exit(status)

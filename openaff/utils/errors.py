@@ -1,5 +1,6 @@
 """The one error type for input that the user can correct."""
 
+import collections
 import difflib
 import numbers
 
@@ -19,6 +20,16 @@ def one_line(error):
 def last_line(error):
     """The last line of an error's message, or its type if the message is empty."""
     return (str(error).strip().splitlines() or [type(error).__name__])[-1]
+
+
+def os_reason(error):
+    """What an :class:`OSError` says, and of which file."""
+    return f"{error.strerror or one_line(error)}: {error.filename or ''}".rstrip(": ")
+
+
+def duplicates(names):
+    """The names that stand there more than once, sorted."""
+    return sorted(name for name, count in collections.Counter(names).items() if count > 1)
 
 
 def printable(text):

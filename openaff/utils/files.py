@@ -223,8 +223,19 @@ def lock(path):
     ours : bool or None
         Whether we have the lock.  None: the file system has no locks.
     """
-    handle = open(path, "w")
-    return handle, _lock(handle, fcntl.lockf)
+    while True:
+        handle = open(path, "w")
+        ours = _lock(handle, fcntl.lockf)
+        if not ours or _is_at(handle, path):
+            return handle, ours
+        handle.close()  # somebody removed it before it was locked
+
+
+def _is_at(handle, path):
+    try:
+        return os.path.samestat(os.fstat(handle.fileno()), os.stat(path))
+    except FileNotFoundError:
+        return False
 
 
 @contextlib.contextmanager
