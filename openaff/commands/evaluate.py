@@ -102,7 +102,7 @@ def several_views(args, net, task):
 
 
 def by_class(rows):
-    """The rows of :meth:`Task.per_class` as lines of a table."""
+    """The rows of :meth:`~openaff.tasks.base.Task.per_class` as lines of a table."""
     *_, last = rows[0]
     width = max(len(row["class"]) for row in rows)
     shown = [f"{row[last]:7.2%}" if math.isfinite(row[last]) else "      -" for row in rows]
@@ -161,7 +161,7 @@ def main():
     net = TenCrop(subject.net, ten_crop) if ten_crop else subject.net
     net = several_views(args, net, task)
     if args.pictures is not None:
-        refuse_existing(args.pictures or ".", flag="--pictures")
+        refuse_existing(args.pictures, flag="--pictures")
     measured, meter = evaluate_network(net, dataset, devices, args.batch_size, args.workers, task)
     if args.per_class:
         write_per_class(args.per_class, task.per_class(meter.sums))

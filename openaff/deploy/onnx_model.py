@@ -96,7 +96,7 @@ def export_onnx(symbol, params, path, input_shape, batch=None, fixed_size=False)
     Parameters
     ----------
     symbol, params : path-like
-        What :func:`openaff.deploy.export.export_symbol` wrote.
+        What :func:`openaff.deploy.symbol.export_symbol` wrote.
     path : path-like
         The ONNX file.
     input_shape : tuple of int

@@ -152,7 +152,7 @@ class FPN(nn.HybridBlock):
     options : Options
         What it was built with.
     bottom_up : StagedNet
-        The host, ``features_only``: :func:`~openaff.models.pretrained.load_parameters` loads a
+        The host, ``features_only``: :func:`~openaff.models.parameters.load_parameters` loads a
         classifier's file into it.
     feature_info : list of Feature
         What each level of the pyramid gives, the largest map first.

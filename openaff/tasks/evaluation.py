@@ -121,7 +121,7 @@ def evaluate_network(net, dataset, devices, batch_size=None, workers=None, task=
 
 
 def write_per_class(path, rows):
-    """A CSV file of what :meth:`Task.per_class` gave, the worst classes first."""
+    """A CSV file of what a task's ``per_class`` gave, the worst classes first."""
     values = [tuple(row.values()) for row in rows]
     worst_first = sorted(values, key=lambda row: (math.isnan(row[-1]), row[-1]))
     _write_csv(path, [tuple(rows[0])] + worst_first)

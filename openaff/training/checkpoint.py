@@ -12,7 +12,7 @@ import tempfile
 import zipfile
 import zlib
 
-from ..models.pretrained import load_parameters
+from ..models.parameters import load_parameters
 from ..utils.arrays import parameters, write_arrays
 from ..utils.errors import UserError
 from ..utils.files import atomic, link, refuse_special

@@ -3,7 +3,8 @@
 import mxnet as mx
 from mxnet import autograd, gluon
 
-from ..models.pretrained import load_model, load_parameters
+from ..models.parameters import load_parameters
+from ..models.pretrained import load_model
 from ..utils.errors import UserError, last_line, suggest
 from ..utils.imports import import_gluoncv
 from ..utils.packaged import pip_install

@@ -84,7 +84,7 @@ class Engine:
         NonFiniteLoss
             The loss of the step before is infinite or not a number.
         """
-        if images.shape in self._shapes:
+        if images.shape in self._shapes or self.devices[0].device_type != "cpu":
             self._train_step(images, targets, meter)
             return
         with without_lines(POOLING):  # of operators that are prepared for a new shape

@@ -53,7 +53,7 @@ def torch_state(net):
 
 
 def torch_network(net, model, options):
-    """The network in PyTorch with the parameters of ``net``, and what :func:`create` made it of.
+    """The network in PyTorch with the parameters of ``net``, and what its ``create`` made it of.
 
     Parameters
     ----------
