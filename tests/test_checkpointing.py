@@ -10,7 +10,10 @@ from openaff import UserError
 from openaff.tasks.classification import ClassificationMeter
 from openaff.training.checkpoint import FORMAT, LAST, PREVIOUS, load_checkpoint, save_checkpoint
 
-STATE = {"workers": 1, "devices": 1, "step": 3}
+STATE = {
+    **{"workers": 1, "devices": 1, "step": 3, "epoch": 1, "batch": 3},
+    **{"seconds": 0.5, "waited": 0.0, "rows": [], "sums": {}},
+}
 
 
 OPTIMIZERS = {

@@ -35,17 +35,6 @@ from .report import describe_devices, describe_model
 from .run_folder import Run
 from .schedule import Schedule
 
-_STATE = {  # what a checkpoint of a session must say
-    "epoch": int,
-    "batch": int,
-    "seconds": float,
-    "waited": float,
-    "rows": [dict],
-    "sums": {str: object},
-    "elapsed?": (None, float),
-    "begun_by?": (None, str),
-}
-
 
 def _mxnet(config):
     return Engine
@@ -369,7 +358,6 @@ class _Session:
         """Go back to the moment of a checkpoint; ``changed``: settings that may differ from its."""
 
         def check(state):
-            check_kind(state, _STATE)
             if "config" in state:  # not in those of earlier editions
                 refuse_differences(self.config, state["config"], changed, self.run.path, path)
             if self.config.epochs < state["epoch"]:
