@@ -20,6 +20,7 @@ from openaff.analysis.complexity import count_parameters
 from openaff.analysis.reference import printed
 from openaff.fusion import FUSIONS, fusion_factory
 from openaff.models import model_info
+from openaff.models.factory import fusion_of
 
 PUBLISHED = {
     "add_resnet8_c1_cifar100": ("add_cifar_resnet8", {"width_multiplier": 1}),
@@ -323,6 +324,18 @@ def test_bare_backbone_is_the_plain_sum_and_takes_a_fusion():
     for fusion in ("aff", "AFF", "ASKCFuse", FUSIONS["aff"]):
         net = create_model("cifar_resnet8", fusion=fusion, **TINY)
         assert "features.2.0.attention.local_att.0.weight" in structural_params(net)
+
+
+@pytest.mark.parametrize(
+    "name, options, fusion",
+    [
+        ("iaff_resnet50", {"width_multiplier": 2}, "iaff"),
+        ("cifar_resnet8", {}, "add"),
+        ("cifar_resnet8", {"fusion": "my_fusions:BranchAFF"}, "my_fusions:BranchAFF"),
+    ],
+)
+def test_what_a_network_fuses_with(name, options, fusion):
+    assert fusion_of(name, options) == fusion
 
 
 def test_ones_own_fusion_without_registering_it():

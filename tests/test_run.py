@@ -124,6 +124,7 @@ def test_result_says_all_that_an_honest_result_says(digits_run):
         "parameters",
     ):
         assert result[key] not in (None, ""), key
+    assert result["fusion"] == "aff"
     assert result["parameters"] == 85118
     assert result["protocol"].startswith(
         "1 epochs; NAG, lr 0.01, momentum 0.9, weight decay 0.0001"

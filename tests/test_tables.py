@@ -253,6 +253,7 @@ def test_a_figure_in_two_tables_has_one_run(known, tmp_path, digits_run):
         ({"best_accuracy": float("nan")}, "best_accuracy is no fraction of 1: nan"),
         ({"seed": None}, "seed must be an integer, not None"),
         ({"model": "add_cifar_resnet8"}, "model is 'add_cifar_resnet8', of the row it is 'aff_"),
+        ({"fusion": "add"}, "fusion is 'add', of the row it is 'aff'"),
         ({"dataset": "cifar10"}, "dataset is 'cifar10', of the row it is 'cifar100'"),
         (
             {"labels": "coarse (20 superclasses)"},

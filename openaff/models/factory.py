@@ -109,6 +109,17 @@ def model_info(name):
     )
 
 
+def fusion_of(name, options):
+    """What :func:`create_model` fuses with in the network ``name`` with ``options``: a key or such.
+
+    Raises
+    ------
+    UserError
+        An unknown name.
+    """
+    return model_info(name).fusion or options.get("fusion") or "add"
+
+
 def list_models(pattern="*"):
     """Sorted model ids that match a shell-style ``pattern``, such as ``"aff_cifar_*"``.
 

@@ -6,6 +6,7 @@ import shlex
 import statistics
 
 from ..data import DATASETS
+from ..models.factory import fusion_of
 from ..training.config import load_config
 from ..training.curves import check_epoch
 from ..utils.errors import UserError
@@ -18,6 +19,7 @@ _KIND = {
     "row": str,
     "protocol_name": str,
     "model": str,
+    "fusion?": str,
     "options": {str: object},
     "dataset": str,
     "labels": str,
@@ -146,6 +148,8 @@ def _check(catalog, result):
     labels = DATASETS[config.data.name].granularity(config.data.labels)
     expected = {"row": row.run, "model": row.model, "options": config.model.options}
     expected["dataset"] = config.data.name
+    if "fusion" in result:  # older files do not say it
+        expected["fusion"] = fusion_of(row.model, config.model.options)
     if labels.classes is not None:  # otherwise the words depend on the files
         expected["labels"] = labels.words
     for key, value in expected.items():

@@ -16,6 +16,7 @@ from ..data import DATASETS, load_dataset
 from ..data.batches import test_batches, training_batches
 from ..data.transforms import describe_augmentation
 from ..models import create_model
+from ..models.factory import fusion_of
 from ..models.pretrained import PUBLISHED
 from ..tasks import NonFiniteLoss, load_task
 from ..utils.errors import UserError
@@ -398,6 +399,7 @@ class _Session:
         rows, headline, best = self.run.rows, self.task.headline.key, self.run.best
         return {
             "model": self.config.model.name,
+            "fusion": fusion_of(self.config.model.name, self.config.model.options),
             "options": self.config.model.options,
             "parameters": total,
             "trainable_parameters": trainable,
