@@ -20,9 +20,10 @@ from openaff.analysis.cam import (
     deletion_insertion,
     energy_inside,
 )
-from openaff.analysis.cam.layers import default_layer, named_blocks
+from openaff.analysis.cam.layers import default_layer
 from openaff.analysis.cam.measures import blurred
 from openaff.analysis.cam.methods import resized, scaled
+from openaff.utils.outline import named_blocks
 
 WEIGHTS = np.array([[1.0, -2.0, 0.5], [0.0, 1.0, -1.0]], "float32")  # (classes, channels)
 IMAGES = np.abs(input_value((2, 3, 4, 4)).asnumpy())  # a ReLU changes nothing

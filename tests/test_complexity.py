@@ -328,9 +328,9 @@ def test_script_expands_patterns(script):
     [
         (["aff_resnt50"], "unknown model 'aff_resnt50'; did you mean"),
         (["zzz*"], "no model matches 'zzz*'"),
-        (["aff_cifar_resnet8", "--input", "32x32"], "--input 32x32: write CxHxW"),
-        (["aff_cifar_resnet8", "--input", "3x0x5"], "--input 3x0x5: write CxHxW"),
-        (["aff_cifar_resnet8", "--input", "axbxc"], "--input axbxc: write CxHxW"),
+        (["aff_cifar_resnet8", "--input", "32x32"], "--input '32x32': write CxHxW"),
+        (["aff_cifar_resnet8", "--input", "3x0x5"], "--input '3x0x5': write CxHxW"),
+        (["aff_cifar_resnet8", "--input", "axbxc"], "--input 'axbxc': write CxHxW"),
         (["aff_cifar_resnet8", "--input", "4x32x32"], "cannot take an input of shape 4x32x32"),
         (["aff_cifar_resnet8", "--option", "width=1"], "no option 'width'"),
         (["aff_cifar_resnet8", "--option", "width"], "--option 'width': write key=value"),

@@ -13,9 +13,9 @@ from openaff.data import DATASETS
 from openaff.tables import counts, evidence, pages, plots, recipes, speed
 from openaff.tables import results as table_results
 from openaff.tables.catalog import load_tables
-from openaff.tables.markdown import with_blocks
 from openaff.tables.plots import save_all
 from openaff.training import benchmark as training_benchmark
+from openaff.utils.markdown import with_blocks
 
 SCENARIOS = ("short-skip", "same-layer", "long-skip")
 
@@ -262,7 +262,7 @@ def test_what_the_plan_may_not_say(root, tmp_path):
 
 
 def test_speed_is_measured_of_every_network(table, tmp_path, monkeypatch, call):
-    """Each group takes turns; the file's figures are what the page's times are made of."""
+    """A recipe's take turns, one that several rows train once; the page's times are made of it."""
     taken = []
 
     def turns(cases, count):
@@ -274,14 +274,20 @@ def test_speed_is_measured_of_every_network(table, tmp_path, monkeypatch, call):
     monkeypatch.chdir(tmp_path)
     call(*"benchmark tables --turns 3 --out speed.json".split())
     groups = evidence.groups(table)
-    assert taken == [([row.id for row in rows], 3) for rows in groups.values()]
+    ids = {key: [row.id for row in rows] for key, rows in groups.items()}
+    wider = [f"evidence.same-cost.wider-as-{key}" for key in ("aff", "iaff")]
+    expected = [ids["short-skip"] + wider, ids["same-layer"], ids["long-skip"]]
+    assert taken == [(names, 3) for names in expected]
     written = json.loads((tmp_path / "speed.json").read_text())
     assert (written["kind"], written["turns"]) == ("tables", 3)
     assert {"processor", "threads", "versions", "commit", "command", "date"} <= set(written)
-    assert [row["/first"] for row in written["figures"][:3]] == [1, 2, 3]
+    ratio = {row["case"].partition(".")[2]: row["/first"] for row in written["figures"]}
+    assert [ratio[f"short-skip.{key}"] for key in ("add", "concat", "aff", "iaff")] == [1, 2, 8, 9]
+    assert [ratio[f"longer.{key}"] for key in ("add", "aff", "iaff")] == [1, 8, 9]
+    assert ratio["same-cost.longer-as-iaff"] == 1 and ratio["same-cost.wider-as-iaff"] == 11
     with pytest.raises(UserError, match="cannot write none/speed.json: there is no such folder"):
         call("benchmark", "tables", "--out", "none/speed.json")
-    assert len(taken) == len(groups)  # before anything is measured
+    assert len(taken) == 3  # before anything is measured
     (tmp_path / "measurements").mkdir()
     (tmp_path / "speed.json").rename(tmp_path / speed.FILE)
     assert speed.read_speed(tmp_path)["evidence.long-skip.concat"] == 200.0
@@ -296,7 +302,7 @@ def test_the_measured_step_is_the_recipes(known):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(speed, "steps_of", lambda of, *shape: found.update({of.model.name: shape}))
         for key in ("short-skip.iaff", "long-skip.iaff"):
-            speed._steps(known.row(f"evidence.{key}"))
+            speed._steps(recipes.row_config(known.row(f"evidence.{key}"), "reduced"))
     assert found == {"iaff_cifar_resnet8": (20, (32, 32)), "iaff_fpn_resnet8": (11, (176, 176))}
 
 

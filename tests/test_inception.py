@@ -287,7 +287,7 @@ def test_spread():
 
 def test_the_page_shows_the_budget_and_says_what_it_means(root, budgets):
     page = (root / "docs/networks.md").read_text()
-    assert budget.markdown(budgets) in page
+    assert budget.tables(budgets) in page
     code1, text1, code4, text4, resnet = budgets.values()
     fused = [key for key in budget.TABLE_4 if key != "add"]
     narrow, wide, short = (max(budget.spread(each, fused)) for each in (text1, text4, resnet))

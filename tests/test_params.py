@@ -8,8 +8,9 @@ import pytest
 
 from openaff import UserError, create_model
 from openaff.models.pretrained import load_model
+from openaff.utils.digests import Damaged
 from openaff.utils.files import sha256, write_json
-from openaff.utils.params import Damaged, check_structure, import_symbol, read_arrays
+from openaff.utils.params import check_structure, import_symbol, read_arrays
 
 LIST = struct.pack("<QQ", 0x112, 0)
 DEVICE = struct.pack("<ii", 1, 0)

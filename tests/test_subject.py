@@ -6,15 +6,14 @@ from mask_files import write_masks
 from photo_files import write_folder
 
 from openaff import UserError, create_model
-from openaff.data import DATASETS, DataConfig, load_dataset
-from openaff.data.cifar_names import CIFAR10, COARSE, FINE
-from openaff.deploy.subject import (
+from openaff.commands._flags import (
     add_arguments,
     data_from_arguments,
-    described_data,
-    published_subject,
     subject_from_arguments,
 )
+from openaff.data import DATASETS, DataConfig, load_dataset
+from openaff.data.cifar_names import CIFAR10, COARSE, FINE
+from openaff.deploy.subject import described_data, published_subject
 from openaff.utils.arguments import Parser
 
 SMALL = ("--model", "aff_cifar_resnet8", "--option", "width_multiplier=1")

@@ -10,9 +10,9 @@ from openaff.models.pretrained import PUBLISHED, list_published
 from openaff.tables import counts, evidence, pages, recipes
 from openaff.tables import results as table_results
 from openaff.tables.catalog import EVIDENCE, load_tables
-from openaff.tables.markdown import with_blocks
 from openaff.tables.plots import draw_all, save_all
 from openaff.tables.speed import read_speed
+from openaff.utils.markdown import with_blocks
 from openaff.utils.packaged import TABLES, config_path
 
 

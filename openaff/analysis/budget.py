@@ -4,6 +4,7 @@
 """
 
 from ..models import create_model
+from ..utils.markdown import markdown
 from .complexity import count_parameters
 
 # Rows of Table 4 by fusion.
@@ -54,11 +55,11 @@ def spread(counts, fusions):
     return [100 * (max(column) / min(column) - 1) for column in columns]
 
 
-def markdown(budgets):
+def tables(budgets):
     """What :func:`parameters` counts, by title, as Markdown tables with their spread."""
     parts = []
     for title, counts in budgets.items():
-        rows = [[title, *(f"b = {b}" for b in BLOCKS)], ["---"] * (1 + len(BLOCKS))]
+        rows = []
         for fusion, name in TABLE_4.items():
             rows.append([f"{name}, `{fusion}`", *(f"{count:,}" for count in counts[fusion])])
         for name, left_out in (
@@ -68,9 +69,9 @@ def markdown(budgets):
         ):
             kept = [fusion for fusion in TABLE_4 if fusion not in left_out]
             rows.append([f"*spread, {name}*", *(f"{each:.1f}%" for each in spread(counts, kept))])
-        parts.append("\n".join(f"| {' | '.join(row)} |" for row in rows))
+        parts.append("\n".join(markdown([title, *(f"b = {b}" for b in BLOCKS)], rows)))
     return "\n\n".join(parts)
 
 
 if __name__ == "__main__":
-    print(markdown({title: parameters(*setting) for title, setting in SETTINGS.items()}))
+    print(tables({title: parameters(*setting) for title, setting in SETTINGS.items()}))

@@ -9,7 +9,7 @@ from typing import Dict
 
 import mxnet as mx
 
-from ..utils.errors import UserError, positive_int
+from ..utils.errors import UserError, first_line, positive_int
 
 # Each output of the first two is one filter's product with a patch of the input; the last, the
 # transposed convolution, multiplies each input with one filter.
@@ -114,7 +114,7 @@ def _trace(net, params, input_shape):
         _, shapes, _ = internals.infer_shape_partial(data=(1,) + tuple(input_shape), **known)
     except mx.base.MXNetError as error:
         # The first line, without the place in MXNet's sources.
-        reason = str(error).split("MXNetError: ")[-1].splitlines()[0]
+        reason = first_line(str(error).split("MXNetError: ")[-1])
         reason = re.sub(r"\[[\d:]+\] \S+: ", "", reason)
         raise UserError(
             "this network cannot take an input of shape {}: {}".format(

@@ -17,12 +17,6 @@ import math
 import pathlib
 
 from ..data import DATASETS, load_dataset
-from ..deploy.engines import check_engine
-from ..deploy.subject import (
-    add_arguments,
-    data_from_arguments,
-    subject_from_arguments,
-)
 from ..models.pretrained import PUBLISHED
 from ..tasks import METRICS, load_task
 from ..tasks.classification import TenCrop
@@ -35,6 +29,7 @@ from ..utils.errors import UserError, positive_int
 from ..utils.files import check_parent, refuse_existing
 from ..utils.framework import check_processes
 from ..utils.provenance import provenance
+from ._flags import add_arguments, check_engine, data_from_arguments, subject_from_arguments
 
 
 def parse_args():

@@ -20,18 +20,14 @@ from ..analysis.cam import METHODS
 from ..analysis.explain import draw, explain, records
 from ..data import load_dataset
 from ..data.preprocessing import image_files
-from ..deploy.subject import (
-    add_arguments,
-    data_from_arguments,
-    run_subject,
-    subject_from_arguments,
-)
+from ..deploy.subject import run_subject
 from ..tasks import TASKS
 from ..utils.arguments import Parser, numbers, refuse
 from ..utils.devices import parse_devices
 from ..utils.errors import UserError, printable
 from ..utils.files import atomic, check_parent, write_json
 from ..utils.provenance import provenance
+from ._flags import add_arguments, data_from_arguments, subject_from_arguments
 
 
 def parse_args():

@@ -18,17 +18,11 @@ from ..data import load_dataset
 from ..data.batches import check_training_images
 from ..deploy.export import FORMATS, USUAL, add_to_description, export_folder
 from ..deploy.quantization import accuracies, calibration_batches
-from ..deploy.subject import (
-    add_arguments,
-    data_from_arguments,
-    names_are_in_files,
-    subject_from_arguments,
-)
 from ..tasks import METRICS, TASKS
-from ..utils.arguments import Parser, count, refuse
-from ..utils.descriptions import LARGEST_SIDE
+from ..utils.arguments import Parser, count, image_shape, refuse
 from ..utils.errors import UserError, positive_int
 from ..utils.files import refuse_existing
+from ._flags import add_arguments, data_from_arguments, names_are_in_files, subject_from_arguments
 
 IMAGES = 256  # that --int8 is calibrated on, by default
 MOST_BATCH = 4096
@@ -62,19 +56,6 @@ def parse_args():
         "--images", type=int, metavar="N", help=f"to calibrate --int8 on ({IMAGES})"
     )
     return parser.parse_args()
-
-
-def parse_shape(text):
-    try:
-        shape = tuple(count("--input", part) for part in text.split("x"))
-    except UserError:
-        shape = ()
-    if len(shape) != 3 or shape[0] != 3 or max(shape) > LARGEST_SIDE:
-        raise UserError(
-            f"--input {text!r}: write 3xHxW, such as 3x32x32, with sides of {LARGEST_SIDE:,} at "
-            "most"
-        )
-    return shape
 
 
 def check_effects(args, smaller):
@@ -119,7 +100,7 @@ def main():
     data = data_from_arguments(args)
     subject = subject_from_arguments(args, data)
     if args.input:
-        subject.input_shape = parse_shape(args.input)
+        subject.input_shape = image_shape("--input", args.input, 3)
     if args.fixed_size:
         data = dataclasses.replace(data, crop_size=None, scale_range=None)  # whole images
     dataset = load_dataset(data) if smaller else None

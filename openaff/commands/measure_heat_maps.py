@@ -25,16 +25,17 @@ from ..analysis.cam.study import (
 )
 from ..data import DATASETS, load_dataset
 from ..data.transforms import IGNORE, Normalize
-from ..deploy.subject import check_flags, run_data, run_subject
+from ..deploy.subject import run_data, run_subject
 from ..models import model_info
-from ..tables.markdown import markdown, with_blocks
 from ..tasks import TASKS
 from ..utils.arguments import Parser, refuse
 from ..utils.errors import UserError, one_line, positive_int
 from ..utils.files import check_parent, read_text, write_json, write_text
 from ..utils.json_files import read_json
+from ..utils.markdown import markdown, with_blocks
 from ..utils.packaged import clone
 from ..utils.provenance import provenance
+from ._flags import check_flags
 
 SIZES = ("small", "medium", "large")  # thirds of all objects
 BASELINE = "add"

@@ -17,7 +17,6 @@ from PIL import Image
 
 from ..data.image_folder import read_photo
 from ..data.preprocessing import image_files
-from ..deploy.engines import add_engine, check_engine
 from ..deploy.predict import Predictor
 from ..tasks.pictures import class_colours, indexed, overlay
 from ..utils.arguments import Parser, add_imports
@@ -25,6 +24,7 @@ from ..utils.errors import UserError, duplicates, printable
 from ..utils.files import atomic_folder
 from ..utils.imports import import_modules
 from ..utils.progress import progress_bar
+from ._flags import add_engine, check_engine
 
 
 def parse_args():

@@ -7,13 +7,12 @@ In Python, openaff.list_models() lists the networks.
 """
 
 import json
-import re
 from dataclasses import asdict
 
 from .. import UserError, create_model, list_models
 from ..analysis.complexity import summarize
 from ..models import model_info
-from ..utils.arguments import Parser, add_imports, add_option
+from ..utils.arguments import Parser, add_imports, add_option, image_shape
 from ..utils.configs import parse_options
 from ..utils.imports import import_modules
 
@@ -37,12 +36,6 @@ def expand(name):
     if not models:
         raise UserError(f"no model matches {name!r}; openaff.list_models() lists the names")
     return models
-
-
-def parse_input(text):
-    if not re.fullmatch(r"[1-9]\d{0,4}(x[1-9]\d{0,4}){2}", text):
-        raise UserError(f"--input {text}: write CxHxW, each 1 to 99999, such as 3x224x224")
-    return tuple(map(int, text.split("x")))
 
 
 def row(name, shape, cost):
@@ -78,7 +71,7 @@ def main():
     add_imports(parser)
     args = parser.parse_args()
     import_modules(args.imports)
-    shape = None if args.input is None else parse_input(args.input)
+    shape = None if args.input is None else image_shape("--input", args.input)
     options = parse_options(args.option)
     models = [model for name in args.models for model in expand(name)]
     records = []

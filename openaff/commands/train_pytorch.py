@@ -16,7 +16,7 @@ from ..data import DATASETS
 from ..deploy.pytorch.engine import TorchEngine, Updates
 from ..deploy.pytorch.weights import import_torch
 from ..tasks.classification import Classification
-from ..utils.errors import UserError
+from ..utils.errors import UserError, first_line
 from . import train
 
 
@@ -38,8 +38,7 @@ class PyTorch(train.Backend):
         try:
             torch.zeros(1, device=devices)
         except (RuntimeError, AssertionError) as error:
-            reason = str(error).splitlines()[0]
-            raise UserError(f"--devices {devices} cannot be used: {reason}") from None
+            raise UserError(f"--devices {devices} cannot be used: {first_line(error)}") from None
 
     def engine(self, config):
         _check(config)

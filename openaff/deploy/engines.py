@@ -114,29 +114,3 @@ def _fastest(there, folder):
             except UserError as error:
                 problem = error
     raise UserError(f"no engine can run the export {folder}: {problem}")
-
-
-# --- On a command line ----------------------------------------------------------------------------
-
-
-def check_engine(args):
-    """Refuse the flags of :func:`add_engine` where there is no ``--export``."""
-    if not args.export:
-        for flag, asked in (("engine", args.engine != "auto"), ("precision", args.precision)):
-            if asked:
-                raise UserError(f"--{flag} is for --export: other networks run in MXNet")
-
-
-def add_engine(parser):
-    """Add ``--engine`` and ``--precision``, the same for every program that runs exports."""
-    parser.add_argument(
-        "--engine",
-        choices=("auto", *ENGINES),
-        default="auto",
-        help="what runs the export; auto: the fastest that is installed (%(default)s)",
-    )
-    parser.add_argument(
-        "--precision",
-        choices=openvino_model.PRECISIONS,
-        help="of openvino: f32 (default), or auto, its own choice for this processor, such as bf16",
-    )

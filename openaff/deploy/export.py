@@ -12,7 +12,7 @@ from ..utils.labels import read_labels, write_labels
 from ..utils.provenance import provenance
 from .onnx_model import INPUT, OUTPUT, export_onnx, network, to_float16, to_int8
 from .pytorch.weights import export_pytorch, import_torch
-from .symbol import TOLERANCE, export_symbol, relative_difference
+from .symbol import TOLERANCE, check_difference, export_symbol, largest_difference
 
 FLOAT16_TOLERANCE = 0.05
 FORMATS = ("symbol", "onnx", "pytorch")
@@ -176,16 +176,9 @@ def _opset(path):
 
 def _check_onnx(subject, path, tolerance):
     difference = _onnx_difference(subject, path)
-    if not difference <= tolerance:
-        raise UserError(
-            f"the exported {path.name} differs from the network by {difference:.1e}, more than "
-            f"{tolerance:.0e}"
-        )
+    check_difference(path, difference, tolerance)
     return difference
 
 
 def _onnx_difference(subject, path):
-    """The largest over two batch sizes."""
-    run = network(path)
-    shapes = [(size,) + tuple(subject.input_shape) for size in (1, 3)]
-    return max(relative_difference(run, subject.net, shape) for shape in shapes)
+    return largest_difference(network(path), subject.net, subject.input_shape)

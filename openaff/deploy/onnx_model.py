@@ -14,7 +14,7 @@ import tempfile
 import mxnet as mx
 import numpy as np
 
-from ..utils.errors import UserError
+from ..utils.errors import UserError, first_line
 from ..utils.files import atomic
 from ..utils.packaged import pip_install
 from ..utils.params import read_arrays
@@ -294,7 +294,7 @@ def session(path):
             return onnxruntime.InferenceSession(str(path), providers=providers)
     except Exception as error:  # of several kinds, from C++
         raise UserError(
-            f"{path} is not a model that ONNX Runtime can run: {_first_line(error)}"
+            f"{path} is not a model that ONNX Runtime can run: {first_line(error)}"
         ) from None
 
 
@@ -332,7 +332,3 @@ def on_ndarrays(run, size=None):
 
     outputs = run_in_steps if size else run
     return lambda images: mx.nd.array(outputs(images.asnumpy()))
-
-
-def _first_line(error):
-    return str(error).strip().splitlines()[0]

@@ -26,6 +26,21 @@ def relative_difference(actual, expected, shape):
     return float(np.abs(actual - expected).max() / (np.abs(expected).max() or 1))
 
 
+def largest_difference(actual, expected, input_shape):
+    """The largest :func:`relative_difference` for batches of 1 and of 3 images (C, H, W)."""
+    shapes = [(size, *input_shape) for size in (1, 3)]
+    return max(relative_difference(actual, expected, shape) for shape in shapes)
+
+
+def check_difference(path, difference, tolerance=TOLERANCE):
+    """Refuse an exported file whose outputs differ from the network's by more than allowed."""
+    if not difference <= tolerance:  # nan is not, either
+        raise UserError(
+            f"the exported {path.name} differs from the network by {difference:.1e}, more than "
+            f"{tolerance:.0e}"
+        )
+
+
 def export_symbol(net, folder, name, input_shape):
     """Write ``name-symbol.json`` and ``name-0000.params``, import them again and compare.
 
@@ -78,13 +93,12 @@ def export_symbol(net, folder, name, input_shape):
     save_arrays(params, arrays)
     write_text(symbol, json.dumps(graph, indent=2) + "\n")
     difference = _difference(net, symbol, params, input_shape)
-    if not difference <= TOLERANCE:
+    try:
+        check_difference(symbol, difference)
+    except UserError:
         symbol.unlink()
         params.unlink()
-        raise UserError(
-            f"the exported {symbol} differs from the network by {difference:.1e}, more than "
-            f"{TOLERANCE:.0e}"
-        )
+        raise
     return [symbol, params], difference
 
 

@@ -2,8 +2,9 @@
 
 import pathlib
 
+from ..utils.digests import Damaged
 from ..utils.errors import UserError
-from ..utils.params import Damaged, read_arrays
+from ..utils.params import read_arrays
 
 OUTPUT_LAYERS = ("output", "fc")  # what networks call their last layer
 SHOWN = 3  # names that a message lists of each kind of difference

@@ -12,6 +12,7 @@ from mxnet.gluon import nn
 from ..attention import check_norm
 from ..fusion import fusion_factory
 from ..utils.errors import UserError, one_line
+from ..utils.outline import named_blocks
 
 SLOT = "attention"  # the child of a block that holds its fusion, as in our own blocks
 
@@ -147,7 +148,7 @@ def _residual_blocks(net, pattern):
         raise UserError(f"sums are replaced in a HybridBlock, not in {type(net).__name__}")
     found = {
         name: block
-        for name, block in _descendants(net)
+        for name, block in named_blocks(net).items()
         if hasattr(block, "downsample") and isinstance(block, nn.HybridBlock)
     }
     if not found:
@@ -164,12 +165,6 @@ def _residual_blocks(net, pattern):
             f"{list(found)[-1]}"
         )
     return chosen
-
-
-def _descendants(block, prefix=""):
-    for name, child in block._children.items():
-        yield prefix + name, child
-        yield from _descendants(child, f"{prefix}{name}.")
 
 
 def _channels(net, blocks):

@@ -10,8 +10,8 @@ from typing import NamedTuple, Optional
 
 from scipy.special import stdtrit
 
+from ..utils.markdown import markdown
 from . import counts
-from .markdown import markdown
 from .recipes import row_config
 from .results import ours
 

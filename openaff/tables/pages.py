@@ -2,9 +2,9 @@
 
 from ..data import DATASETS
 from ..utils.files import read_text, write_text
+from ..utils.markdown import markdown, with_blocks
 from . import counts, evidence, plots
 from .catalog import EVIDENCE, KINDS
-from .markdown import markdown, with_blocks
 from .recipes import describe, describe_reduced, row_config
 from .results import mean, ours
 

@@ -8,7 +8,6 @@ from ..training.benchmark import steps_of
 from ..utils.errors import UserError
 from ..utils.json_files import WrongJSON, read_json
 from .catalog import EVIDENCE, load_tables
-from .evidence import groups
 from .recipes import row_config
 
 FILE = pathlib.Path("measurements", "speed.json")  # in the clone
@@ -18,22 +17,32 @@ _KIND = {"figures": [{"case": str, "images/s": float}]}
 def measure(turns=5):
     """Training steps of the networks of the evidence, by their reduced recipes.
 
-    Each group takes turns.  The ratios are to the group's first network.
+    The networks of a recipe take turns, each once: rows of one network share its rate, whatever
+    their number of epochs.  The ratios are to the recipe's first network.
     """
     rows = []
-    for table in load_tables().values():
-        for group in groups(table).values() if table.kind == EVIDENCE else ():
-            rates = take_turns({row.id: _steps(row) for row in group}, turns)
-            first = rates[group[0].id]
-            rows += [
-                {"case": name, "unit": "images/s", "images/s": rate, "/first": rate / first}
-                for name, rate in rates.items()
-            ]
+    for recipe in _networks().values():
+        cases = {same[0].id: _steps(row_config(same[0], "reduced")) for same in recipe.values()}
+        rates = take_turns(cases, turns)
+        (first, *_) = rates.values()
+        for same in recipe.values():
+            rate = rates[same[0].id]
+            figures = {"unit": "images/s", "images/s": rate, "/first": rate / first}
+            rows += [{"case": row.id, **figures} for row in same]
     return rows
 
 
-def _steps(row):
-    config = row_config(row, "reduced")
+def _networks():
+    """Reduced recipe -> network -> the rows of the evidence that train it."""
+    found = {}
+    for table in load_tables().values():
+        for row in table.rows if table.kind == EVIDENCE else ():
+            network = repr(row_config(row, "reduced").model)
+            found.setdefault(row.reduced, {}).setdefault(network, []).append(row)
+    return found
+
+
+def _steps(config):
     info = DATASETS[config.data.name]
     size = (config.data.crop_size,) * 2 if config.data.crop_size else info.image_shape[1:]
     return steps_of(config, info.granularity(config.data.labels).classes, size)

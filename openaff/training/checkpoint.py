@@ -14,10 +14,11 @@ import zlib
 
 from ..models.parameters import load_parameters
 from ..utils.arrays import parameters, write_arrays
+from ..utils.digests import Damaged
 from ..utils.errors import UserError
 from ..utils.files import atomic, link, refuse_special
 from ..utils.json_files import WrongJSON, check_kind, read_json
-from ..utils.params import Damaged, read_arrays
+from ..utils.params import read_arrays
 from ..utils.program import program
 
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"

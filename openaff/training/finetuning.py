@@ -7,9 +7,10 @@ from ..models import model_info
 from ..models.bundled import checked_weights, list_pretrained, pretrained_info
 from ..models.parameters import load_with_new_outputs
 from ..models.pretrained import PUBLISHED
-from ..utils.descriptions import EXPORT, RESULT, read_description, read_result
+from ..utils.descriptions import read_description, read_result
+from ..utils.digests import EXPORT, RESULT, Damaged, check_digest
 from ..utils.errors import UserError, suggest
-from ..utils.params import Damaged, check_digest
+from ..utils.outline import named_blocks
 
 STATISTICS = ("running_mean", "running_var")  # of a batch norm
 SHOWN = 3  # names that a line lists
@@ -136,7 +137,9 @@ def freeze(net, patterns):
     trained = {name for name in can_be if params[name].grad_req != "null"}
     if trained <= frozen:
         raise UserError(f"freeze: {', '.join(patterns)} leaves nothing to train")
-    for name, layer in _batch_norms(net):
+    for name, layer in named_blocks(net).items():
+        if not ({*STATISTICS} <= {*layer._reg_params} and hasattr(layer, "_kwargs")):
+            continue  # no batch norm
         own = {f"{name}.{key}" for key in layer._reg_params}
         statistics = {f"{name}.{key}" for key in STATISTICS}
         half = sorted(statistics & frozen)
@@ -153,14 +156,6 @@ def freeze(net, patterns):
         params[name].grad_req = "null"
     net.hybridize(static_alloc=True)  # a graph that was made before has other batch norms
     return frozen & trained
-
-
-def _batch_norms(block, prefix=""):
-    """(structural name, layer) of all batch norms in a network."""
-    for key, child in block._children.items():
-        if {*STATISTICS} <= {*child._reg_params} and hasattr(child, "_kwargs"):
-            yield prefix + key, child
-        yield from _batch_norms(child, f"{prefix}{key}.")
 
 
 def scale_rates(net, factors, frozen=()):

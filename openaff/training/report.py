@@ -2,6 +2,7 @@
 
 import datetime
 
+from ..utils.markdown import markdown
 from .finetuning import describe_start
 
 
@@ -60,9 +61,9 @@ def report(name, result, rows, task):
         "command": f"`{result['command']}`",
         "finished": result["date"],
     }
-    lines = [f"# {name}", "", "| | |", "|---|---|"]
-    lines += [f"| {key} | {value} |" for key, value in facts.items() if value is not None]
-    lines += ["", "![Metrics by epoch](curves.png)", "", *_last_epochs(rows[-5:], task)]
+    known = [[key, str(value)] for key, value in facts.items() if value is not None]
+    lines = [f"# {name}", "", *markdown(["", ""], known), ""]
+    lines += ["![Metrics by epoch](curves.png)", "", *_last_epochs(rows[-5:], task)]
     return "\n".join(lines) + "\n"
 
 
@@ -82,12 +83,6 @@ def _last_epochs(rows, task):
         for metric in task.metrics:
             shown[f"{part}_{metric.key}"] = metric.show
             titles.append(f"{part} {metric.title}")
-    lines = [
-        f"Last {len(rows)} epochs:" if len(rows) > 1 else "The last epoch:",
-        "",
-        f"| {' | '.join(titles)} |",
-        "|---" * len(titles) + "|",
-    ]
-    for row in rows:
-        lines.append("| " + " | ".join(show(row[key]) for key, show in shown.items()) + " |")
-    return lines
+    cells = [[show(row[key]) for key, show in shown.items()] for row in rows]
+    heading = f"Last {len(rows)} epochs:" if len(rows) > 1 else "The last epoch:"
+    return [heading, "", *markdown(titles, cells)]

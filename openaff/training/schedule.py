@@ -54,12 +54,12 @@ class ScheduleConfig(Section):
                 ("milestones", marks[:1] > [self.warmup], "must come after the warm-up"),
             )
 
-    def check_length(self, length, prefix="schedule."):
+    def check_length(self, length):
         """Reject a warm-up or milestone at or after the run's end; ``length`` is in their unit."""
         for key, last in (("warmup", self.warmup), ("milestones", (self.milestones or [0])[-1])):
             if last >= length:
                 raise UserError(
-                    f"{prefix}{key}: {last:g} lies outside a run of {length:g} {self.unit}"
+                    f"schedule.{key}: {last:g} lies outside a run of {length:g} {self.unit}"
                 )
 
     def describe(self):

@@ -2,6 +2,7 @@
 
 import argparse
 
+from .descriptions import LARGEST_SIDE
 from .errors import UserError, printable
 from .program import arguments, program
 
@@ -13,6 +14,23 @@ def count(flag, text):
     if not (text.isascii() and text.isdigit() and len(text) <= 7 and 0 < int(text) <= LARGEST):
         raise UserError(f"{flag} {text!r}: write a number from 1 to {LARGEST:,}")
     return int(text)
+
+
+def image_shape(flag, text, channels="C"):
+    """The shape of a text such as ``3x224x224``, or a :class:`UserError`.
+
+    ``channels``: how many there must be, or ``"C"`` for any number.
+    """
+    try:
+        shape = tuple(count(flag, part) for part in text.split("x"))
+    except UserError:
+        shape = ()
+    if len(shape) != 3 or channels not in ("C", shape[0]) or max(shape) > LARGEST_SIDE:
+        raise UserError(
+            f"{flag} {text!r}: write {channels}xHxW, such as 3x32x32, with sides of "
+            f"{LARGEST_SIDE:,} at most"
+        )
+    return shape
 
 
 def numbers(flag, text, kind=int, example="0,1,2"):

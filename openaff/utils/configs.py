@@ -13,7 +13,7 @@ from omegaconf.errors import (
     OmegaConfBaseException,
 )
 
-from .errors import UserError, one_line, suggest
+from .errors import UserError, first_line, one_line, suggest
 from .files import read_text
 
 MOST_VALUES = 100_000  # of a YAML file
@@ -201,18 +201,17 @@ def defaults(schema):
     return OmegaConf.structured(schema)
 
 
-def check_types(config, where="config"):
+def check_types(config):
     """Reject values of the wrong type in a config built in Python."""
     try:
         OmegaConf.structured(config)
     except (ConfigTypeError, OmegaConfBaseException, TypeError, ValueError) as error:
-        raise UserError(f"{where}: {_reason(error)}") from None
+        raise UserError(f"config: {_reason(error)}") from None
 
 
 def _reason(error):
     key = getattr(error, "full_key", None)
-    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return f"{key}: {reason}" if key else reason
+    return f"{key}: {first_line(error)}" if key else first_line(error)
 
 
 def _unknown_key(schema, where, full_key):

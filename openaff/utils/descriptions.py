@@ -2,11 +2,11 @@
 
 import pathlib
 
+from .digests import EXPORT, RESULT
 from .errors import UserError
 from .json_files import WrongJSON, check_kind, read_json
 from .labels import check_names
 
-RESULT, EXPORT = "result.json", "export.json"
 EXPORT_FORMAT = "openaff export 1"
 WEIGHTS_FORMAT = "openaff weights 1"
 LARGEST_SIDE = 1 << 15  # pixels

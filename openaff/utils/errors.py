@@ -4,6 +4,8 @@ import collections
 import difflib
 import numbers
 
+_SUGGESTIONS = 3
+
 
 class UserError(ValueError):
     """Unusable input.  The message says in one line what is wrong, where, and how to fix it.
@@ -15,6 +17,11 @@ class UserError(ValueError):
 def one_line(error):
     """An error's message in one line, or its type if the message is empty."""
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def first_line(error):
+    """The first line of an error's message, or its type if the message is empty."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def last_line(error):
@@ -39,13 +46,13 @@ def printable(text):
     )
 
 
-def suggest(name, known, count=3, first=()):
+def suggest(name, known, first=()):
     """``"; did you mean 'a' or 'b'?"`` for the names nearest to ``name``, or ``""``.
 
     ``first``: names that are meant for another reason, before the nearest ones.
     """
-    near = difflib.get_close_matches(str(name), list(known), n=count, cutoff=0.6)
-    near = list(dict.fromkeys([*first, *near]))[:count]
+    near = difflib.get_close_matches(str(name), list(known), n=_SUGGESTIONS, cutoff=0.6)
+    near = list(dict.fromkeys([*first, *near]))[:_SUGGESTIONS]
     return "; did you mean {}?".format(" or ".join(map(repr, near))) if near else ""
 
 

@@ -2,6 +2,7 @@
 
 import pathlib
 
+from .digests import Damaged, check_digest
 from .errors import UserError
 from .files import read_text, write_text
 
@@ -64,8 +65,6 @@ def read_labels(folder, count=None):
         The file cannot be read, has another number of names, was changed after the run or export,
         or see :func:`check_names`.
     """
-    from .params import Damaged, check_digest  # imports mxnet, and data sets work without it
-
     path = pathlib.Path(folder) / LABELS
     text = read_text(path)
     # Not splitlines, which takes other characters for line breaks, too.

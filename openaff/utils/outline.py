@@ -1,10 +1,19 @@
-"""Networks and blocks in a few lines, as ``print`` and notebooks show them."""
+"""What is inside a network: its blocks by name, or a few lines, as ``print`` shows them."""
 
 import itertools
 import math
 import re
 
 from mxnet.gluon import nn
+
+
+def named_blocks(net):
+    """Structural name -> block, of all blocks inside a network, as in saved parameters' names."""
+    named = {}
+    for name, child in net._children.items():
+        named[name] = child
+        named.update({f"{name}.{inner}": block for inner, block in named_blocks(child).items()})
+    return named
 
 
 def outline(net):

@@ -14,15 +14,13 @@ and uint32 sizes.
 """
 
 import os
-import pathlib
 import struct
 
 import mxnet as mx
 
-from .descriptions import EXPORT, RESULT
+from .digests import Damaged, check_digest
 from .errors import UserError, last_line
-from .files import refuse_special, sha256
-from .json_files import read_json
+from .files import refuse_special
 from .quiet import importing_symbol
 
 _LIST = 0x112
@@ -30,10 +28,6 @@ _V1, _V2, _V3 = 0xF993FAC8, 0xF993FAC9, 0xF993FACA
 _DENSE = 0
 _BYTES = {0: 4, 1: 8, 2: 2, 3: 1, 4: 4, 5: 1, 6: 8, 7: 1, 8: 2, 9: 2, 10: 4, 11: 8, 12: 2}
 _MOST_DIMENSIONS = 32
-
-
-class Damaged(ValueError):
-    """A params file that MXNet must not read; the message says what is wrong."""
 
 
 def read_arrays(path):
@@ -78,18 +72,6 @@ def import_symbol(symbol, params):
             f"{symbol} and {params} are no exported network: {last_line(error)}"
         ) from None
     return net
-
-
-def check_digest(path):
-    """Refuse a file whose run or export, in the same folder, says another SHA-256 of it."""
-    path = pathlib.Path(path)
-    for name in (RESULT, EXPORT):
-        try:
-            digest = read_json(path.parent / name, {"files": {str: str}})["files"][path.name]
-        except (OSError, ValueError, KeyError):
-            continue  # there is none, or whoever reads it says what is wrong with it
-        if sha256(path) != digest:
-            raise Damaged(f"it was changed after {name} was written")
 
 
 def check_structure(path):

@@ -6,17 +6,9 @@ import mxnet as mx
 from mxnet.gluon import HybridBlock, nn
 
 from ...utils.errors import UserError, suggest
+from ...utils.outline import named_blocks
 
 NO_BLOCKS = "this network has no blocks inside (an export's has none): take the network of a run"
-
-
-def named_blocks(net):
-    """Structural name -> block, of all blocks inside a network, as in saved parameters' names."""
-    named = {}
-    for name, child in net._children.items():
-        named[name] = child
-        named.update({f"{name}.{inner}": block for inner, block in named_blocks(child).items()})
-    return named
 
 
 def find_layer(net, layer):

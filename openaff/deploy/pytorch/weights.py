@@ -9,7 +9,7 @@ import mxnet as mx
 from ...utils.errors import UserError, one_line
 from ...utils.files import atomic
 from ...utils.packaged import pip_install
-from ..symbol import TOLERANCE, relative_difference
+from ..symbol import check_difference, largest_difference
 
 SOURCE = pathlib.Path(__file__).with_name("network.py")  # what an export copies
 RENAMED = {"gamma": "weight", "beta": "bias"}  # of batch norms; all other names are the same
@@ -134,14 +134,8 @@ def export_pytorch(net, folder, model, options, input_shape):
     path = folder / f"{model}.safetensors"
     write_weights(path, made, model, options)
     shutil.copyfile(SOURCE, folder / SOURCE.name)
-    run = runner(path)
-    shapes = [(size, *input_shape) for size in (1, 3)]
-    difference = max(relative_difference(run, net, shape) for shape in shapes)
-    if not difference <= TOLERANCE:
-        raise UserError(
-            f"the exported {path.name} differs from the network by {difference:.1e}, more than "
-            f"{TOLERANCE:.0e}"
-        )
+    difference = largest_difference(runner(path), net, input_shape)
+    check_difference(path, difference)
     return difference
 
 

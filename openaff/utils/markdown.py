@@ -1,6 +1,6 @@
-"""Markdown that the pages share: tables, and the marks that they stand between."""
+"""Markdown: tables, and the marks on a page that they stand between."""
 
-from ..utils.errors import UserError
+from .errors import UserError
 
 
 def markdown(columns, rows):
