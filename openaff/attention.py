@@ -19,8 +19,8 @@ from mxnet.gluon import nn  # noqa: E402
 class GlobalPool(nn.HybridBlock):
     """Mean over height and width: (N, C, H, W) -> (N, C, 1, 1).
 
-    The same values as ``nn.GlobalAvgPool2D``, whose backward pass takes most of a training step
-    on a CPU; this operator's does not.
+    The same values as ``nn.GlobalAvgPool2D``, whose backward pass on a CPU is slow and makes that
+    of the batch norms before it slow; in a fusion it takes most of a training step.
     """
 
     def hybrid_forward(self, F, x):

@@ -263,7 +263,7 @@ def test_folder_errors(digits_run, tmp_path, monkeypatch):
     (tmp_path / "there").mkdir()
     with pytest.raises(UserError, match="the export folder .*there exists"):
         export.export_folder(subject, tmp_path / "there")
-    monkeypatch.setattr(export, "relative_difference", lambda *_: 1.0)
+    monkeypatch.setattr(export, "largest_difference", lambda *_: 1.0)
     with pytest.raises(UserError, match="differs from the network by 1.0e"):
         export.export_folder(subject, tmp_path / "x")
     assert [path.name for path in tmp_path.iterdir()] == ["there"]  # nothing half-written

@@ -388,7 +388,7 @@ def test_exporting_twice_gives_the_same_weights(exported, tmp_path):
 
 def test_export_errors(exported, tmp_path, monkeypatch):
     _, subject = exported
-    monkeypatch.setattr(weights, "relative_difference", lambda *_: 1.0)
+    monkeypatch.setattr(weights, "largest_difference", lambda *_: 1.0)
     with pytest.raises(UserError, match="differs from the network by 1.0e"):
         export.export_folder(subject, tmp_path / "x", ["pytorch"])
     net = create_model("cifar_resnet8", fusion=lambda channels: fusions.AFF(channels))

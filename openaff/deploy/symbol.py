@@ -32,7 +32,7 @@ def largest_difference(actual, expected, input_shape):
     return max(relative_difference(actual, expected, shape) for shape in shapes)
 
 
-def check_difference(path, difference, tolerance=TOLERANCE):
+def check_difference(path, difference, tolerance):
     """Refuse an exported file whose outputs differ from the network's by more than allowed."""
     if not difference <= tolerance:  # nan is not, either
         raise UserError(
@@ -94,7 +94,7 @@ def export_symbol(net, folder, name, input_shape):
     write_text(symbol, json.dumps(graph, indent=2) + "\n")
     difference = _difference(net, symbol, params, input_shape)
     try:
-        check_difference(symbol, difference)
+        check_difference(symbol, difference, TOLERANCE)
     except UserError:
         symbol.unlink()
         params.unlink()

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from mxnet.gluon import nn
 
+from ..attention import GlobalPool
 from ..blocks import PreActBlock, add_deep_stem, conv3x3, input_norm
 from ..utils.errors import UserError
 from .factory import register_backbone
@@ -81,7 +82,7 @@ class CIFARResNet(StagedNet):
             self.add_head(
                 norm(in_channels=widths[-1]),
                 nn.Activation("relu"),
-                nn.GlobalAvgPool2D(),
+                GlobalPool(),
                 nn.Flatten(),
             )
 

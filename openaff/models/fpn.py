@@ -11,6 +11,7 @@ from typing import Any
 
 from mxnet.gluon import nn
 
+from ..attention import GlobalPool
 from ..blocks import (
     BasicBlock,
     PyramidFusion,
@@ -95,7 +96,7 @@ class SmallResNet(PostActNet):
             stride = 4 if options.deep_stem else 1
             blocks = ((depth - 2) // 6,) * 3
             self.build_stages(blocks, (1, 2, 2), channels, stride, BasicBlock, channels)
-            self.add_head(nn.GlobalAvgPool2D())
+            self.add_head(GlobalPool())
 
 
 # --- Pyramids -------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from mxnet.gluon import nn
 
+from ..attention import GlobalPool
 from ..blocks import BasicBlock, Bottleneck, add_deep_stem
 from ..utils.errors import UserError
 from .factory import register_backbone
@@ -96,7 +97,7 @@ class ResNet(PostActNet):
             if options.features_only:
                 self.head_names = ("fc.",)
             else:
-                self.avgpool = nn.GlobalAvgPool2D()
+                self.avgpool = GlobalPool()
                 channels = self.feature_info[-1].channels
                 self.fc = nn.Dense(options.num_classes, in_units=channels)
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from mxnet.gluon import nn
 
+from ..attention import GlobalPool
 from ..blocks import ResNeXtBlock, add_deep_stem, conv3x3
 from ..utils.errors import UserError
 from .factory import register_backbone
@@ -78,7 +79,7 @@ class CIFARResNeXt(PostActNet):
                 self.features.add(conv3x3(64, 3))
             self.features.add(norm(in_channels=64), nn.Activation("relu"))
             self.build_stages(blocks, (1, 2, 2), 64, 1, ResNeXtBlock, groups=groups)
-            self.add_head(nn.GlobalAvgPool2D())
+            self.add_head(GlobalPool())
 
 
 @register_backbone(
@@ -127,4 +128,4 @@ class ResNeXt(PostActNet):
                 nn.MaxPool2D(3, strides=2, padding=1),
             )
             self.build_stages(BLOCKS[depth], (1, 2, 2, 2), channels, 4, ResNeXtBlock, groups=groups)
-            self.add_head(nn.GlobalAvgPool2D())
+            self.add_head(GlobalPool())

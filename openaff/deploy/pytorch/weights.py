@@ -9,7 +9,7 @@ import mxnet as mx
 from ...utils.errors import UserError, one_line
 from ...utils.files import atomic
 from ...utils.packaged import pip_install
-from ..symbol import check_difference, largest_difference
+from ..symbol import TOLERANCE, check_difference, largest_difference
 
 SOURCE = pathlib.Path(__file__).with_name("network.py")  # what an export copies
 RENAMED = {"gamma": "weight", "beta": "bias"}  # of batch norms; all other names are the same
@@ -135,7 +135,7 @@ def export_pytorch(net, folder, model, options, input_shape):
     write_weights(path, made, model, options)
     shutil.copyfile(SOURCE, folder / SOURCE.name)
     difference = largest_difference(runner(path), net, input_shape)
-    check_difference(path, difference)
+    check_difference(path, difference, TOLERANCE)
     return difference
 
 
