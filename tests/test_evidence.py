@@ -42,7 +42,7 @@ def part(known, found, key="short-skip", speed=None):
 
 
 def test_the_plan_is_the_issues(known, table):
-    """Nine rows a scenario, three seeds for the plain sum, AFF and iAFF, one for the others."""
+    """Nine rows a scenario, at least three seeds for the plain sum, AFF and iAFF, else one."""
     keys = ["add", "concat", "ayforxplusyadd", "xplusayforyadd", "axyforxplusyadd"]
     keys += ["globglob", "localoca", "aff", "iaff"]
     found = evidence.groups(table)
@@ -50,7 +50,8 @@ def test_the_plan_is_the_issues(known, table):
     for scenario in SCENARIOS:
         rows = found[scenario]
         assert [row.id for row in rows] == [f"evidence.{scenario}.{key}" for key in keys]
-        assert [row.seeds for row in rows] == [3] + [1] * 6 + [3, 3]
+        seeds = 5 if scenario == "short-skip" else 3
+        assert [row.seeds for row in rows] == [seeds] + [1] * 6 + [seeds, 3]
         for row in rows:
             assert row.reduced and row.published == known.row(row.run).published is not None
     assert [row.seeds for row in found["longer"] + found["same-cost"]] == [1] * 7
@@ -121,7 +122,7 @@ def test_the_tables_of_a_scenario(known):
         "0: 58.00, 1: 58.20, 2: 58.40"
     )
     assert lines["Add"]["ours"] == "58.20 ± 0.20 (3 seeds)"
-    assert (lines["Add"]["runs"], lines["Concatenation"]["runs"]) == ("3 of 3", "1 of 1")
+    assert (lines["Add"]["runs"], lines["Concatenation"]["runs"]) == ("3 of 5", "1 of 1")
     assert (lines["Add"]["images/s"], lines["Add"]["minutes"]) == ("400", "21")
     assert lines["AFF"]["minutes"] == "42" and lines["iAFF"]["ours"] == ""
     assert figures[0].count("rank") == 1 and lines["iAFF"]["rank"] == "1"  # ours: not all ran
@@ -167,16 +168,16 @@ def test_longer_runs_and_plain_networks_are_compared(known):
 
 def test_what_is_missing_is_counted(known, table):
     none = evidence.blocks(table, {}, known)
-    assert none["runs"].startswith("0 of 52 runs are there.") and evidence.COMMAND in none["runs"]
+    assert none["runs"].startswith("0 of 56 runs are there.") and evidence.COMMAND in none["runs"]
     assert "ours" not in none["short-skip"] and "difference" not in none["short-skip"]
     runs = {  # one seed more than planned
         row.id: [result(50, seed, row.figure.metric) for seed in range(row.seeds + 1)]
         for row in table.rows
     }
     whole = evidence.progress(table, runs)
-    assert whole.startswith("All 52 runs are there.") and "python" not in whole
+    assert whole.startswith("All 56 runs are there.") and evidence.COMMAND in whole
     runs["evidence.long-skip.add"].pop(1)
-    assert evidence.progress(table, runs).startswith("51 of 52 runs are there.")
+    assert evidence.progress(table, runs).startswith("55 of 56 runs are there.")
     assert "| long-skip | 14 | 15 |" in evidence.progress(table, runs)
 
 
@@ -237,8 +238,8 @@ def test_one_command_trains_what_is_missing(known, table, monkeypatch, tmp_path,
     there.write_text("{}")
     words = evidence.COMMAND.replace("\\\n", "").split()
     call(*words[words.index("tables") :], "--results", tmp_path)
-    assert len(trained) == 51 and (row.id, 1, "data.root=DIR") not in trained
-    assert [seed for _, seed, _ in trained] == [0] * 34 + [1] * 8 + [2] * 9
+    assert len(trained) == 55 and (row.id, 1, "data.root=DIR") not in trained
+    assert [seed for _, seed, _ in trained] == [0] * 34 + [1] * 8 + [2] * 9 + [3] * 2 + [4] * 2
     assert trained[0] == ("evidence.short-skip.add", 0, "data.root=DIR")
 
 

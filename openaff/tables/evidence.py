@@ -86,9 +86,10 @@ def progress(table, runs):
         cells.append([key, str(done), str(asked)])
         there, planned = there + done, planned + asked
     lines = markdown(["part", "runs that are there", "planned"], cells)
+    start = f"{there} of {planned} runs are there. A blank figure: not run yet."
     if there == planned:
-        return "\n".join([f"All {planned} runs are there.", "", *lines])
-    start = f"{there} of {planned} runs are there. A blank figure: not run yet. The rest:"
+        start = f"All {planned} runs are there."
+    start += " What has no result yet is trained by:"
     return "\n".join([start, "", "```text", COMMAND, "```", "", *lines])
 
 
