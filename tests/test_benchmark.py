@@ -2,11 +2,14 @@ import sys
 
 import pytest
 from helpers import assert_close
+from mxnet.gluon import nn
 
 from openaff import UserError
 from openaff.analysis import benchmark
+from openaff.attention import GlobalPool
 from openaff.deploy.pytorch.weights import import_torch
 from openaff.training import benchmark as training_benchmark
+from openaff.utils.outline import named_blocks
 
 
 def test_take_turns_interleaves_and_leaves_the_warm_up_out(monkeypatch):
@@ -27,6 +30,15 @@ def test_rows_hold_rates_and_their_ratios(monkeypatch):
     assert row["case"] == "aff_cifar_resnet8, batch 2"
     assert row["ours/printed"] == pytest.approx(row["ours"] / row["printed"])
     assert row["ours/add"] == pytest.approx(row["ours"] / row["add"])
+
+
+@pytest.mark.parametrize("backbone", ["cifar_resnet8", "fpn_resnet8", "resnet18"])
+def test_a_printed_network_has_gluons_pooling_everywhere(backbone):
+    for form, kind in (("printed", nn.GlobalAvgPool2D), ("ours", GlobalPool)):
+        net = benchmark.build_network(form, "aff", backbone, {})
+        pools = [each for each in named_blocks(net).values() if "Global" in type(each).__name__]
+        assert pools and all(type(each) is kind for each in pools)
+        assert not hasattr(net, "avgpool") or net.avgpool in pools
 
 
 @pytest.fixture
@@ -80,7 +92,7 @@ def test_pytorch_that_cannot_compile_is_left_out_alone(monkeypatch, capsys):
 
     monkeypatch.setattr(torch, "compile", no_compiler)
     key, backbone, options, size = benchmark.DEPLOYED[0]
-    net = benchmark.build_network(key, backbone, options)
+    net = benchmark.build_network("ours", key, backbone, options)
     runs = benchmark._pytorch(net, f"{key}_{backbone}", options, size)
     assert list(runs) == ["PyTorch", "PyTorch, channels last"]
     assert capsys.readouterr().err == "left out: PyTorch cannot compile: no C++ compiler at all\n"

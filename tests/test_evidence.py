@@ -156,7 +156,15 @@ def test_longer_runs_and_plain_networks_are_compared(known):
     speed = dict(zip(found, (400.0, 200.0, 400.0)))
     _, gaps, costs = part(known, found, "same-cost", speed)
     assert [line[1:] for line in gaps[2:]] == [["Add", "+1.00", "1"], ["iAFF", "-1.00", "1"]]
-    assert costs[2] == ["Add, as long as iAFF", "Add", "+1.00", "+0 (+0.0%)", "+0", "+90%", "+90%"]
+    assert costs[2] == [
+        "Add, as long as iAFF",
+        "Add",
+        "+1.00",
+        "+0 (+0.0%)",
+        "+0",
+        "+130%",
+        "+130%",
+    ]
     found = {f"evidence.longer.{key}": [result(65)] for key in ("add", "aff", "iaff")}
     _, gaps, _ = part(known, found, "longer")
     assert [line[:2] for line in gaps[2:]] == [

@@ -27,12 +27,13 @@ from ..utils.errors import UserError, one_line
 from ..utils.framework import physical_cores
 from ..utils.packaged import pip_install
 from .pillow_autoaugment import PillowAutoAugment
-from .reference import printed
+from .reference import printed, with_printed_pooling
 
 CLASSES = 100
 PYRAMID = {"width_multiplier": 1, "num_classes": 11}
 # What training is measured with: fusion, backbone, options, batch size, (H, W)
 NETWORKS = [
+    ("add", "cifar_resnet8", {"width_multiplier": 1}, 128, (32, 32)),
     ("aff", "cifar_resnet8", {"width_multiplier": 1}, 128, (32, 32)),
     ("iaff", "cifar_resnet8", {"width_multiplier": 1}, 128, (32, 32)),
     ("aff", "cifar_resnet32", {}, 16, (32, 32)),
@@ -62,9 +63,11 @@ def take_turns(cases, turns):
     return {name: float(np.median(each)) for name, each in rates.items()}
 
 
-def build_network(fusion, backbone, options):
-    """A network with random weights, hybridised."""
-    net = create_model(backbone, fusion=fusion, **options)
+def build_network(form, key, backbone, options):
+    """A network in one of the compared forms, with random weights, hybridised."""
+    net = create_model(backbone, fusion=form_of(form, key), **options)
+    if form == "printed":
+        with_printed_pooling(net)
     net.initialize(mx.init.Xavier())
     net.hybridize(static_alloc=True)
     return net
@@ -148,7 +151,7 @@ def _interleaved_times(engines, images, turns, seconds):
 
 def _engines(key, backbone, options, size, folder):
     """Name -> callable from NDArray images to NDArray logits."""
-    nets = {form: build_network(form_of(form, key), backbone, options) for form in FORMS}
+    nets = {form: build_network(form, key, backbone, options) for form in FORMS}
     net, shape = nets["ours"], (3, *size)
     files, _ = export_symbol(net, folder, "net", shape)
     engines = {**nets, "oneDNN": _onednn(*files)}

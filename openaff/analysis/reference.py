@@ -7,6 +7,7 @@ from mxnet.gluon import nn
 
 from ..attention import GlobalPool
 from ..fusion import FUSIONS, weighted_sum
+from ..utils.outline import named_blocks
 
 
 def _joint(F, *contexts):
@@ -91,16 +92,23 @@ EQUATIONS = {
 }
 
 
+def with_printed_pooling(net):
+    """The block, with ``nn.GlobalAvgPool2D`` for every :class:`~openaff.attention.GlobalPool`."""
+    for parent in [net, *named_blocks(net).values()]:
+        for name, child in parent._children.items():
+            if isinstance(child, GlobalPool):
+                pool = parent._children[name] = nn.GlobalAvgPool2D()
+                if name in vars(parent):  # past Gluon, which refuses another class
+                    vars(parent)[name] = pool
+    return net
+
+
 def printed(key):
     """The fusion class of ``key`` with its equation as printed."""
 
     class Printed(FUSIONS[key]):
         def context(self, *args, **options):
-            body = super().context(*args, **options)
-            for index, child in list(body._children.items()):
-                if isinstance(child, GlobalPool):
-                    body._children[index] = nn.GlobalAvgPool2D()
-            return body
+            return with_printed_pooling(super().context(*args, **options))
 
         def hybrid_forward(self, F, x, residual):
             return EQUATIONS[key](F, self, x, residual)

@@ -11,8 +11,8 @@ photos  packing photographs, and reading them from records and folders
 tables  training steps of the networks of docs/evidence.md; openaff tables --report writes what the
         file says into it
 
-"printed" is the fusion as its equation is printed, with nn.GlobalAvgPool2D; "add" the plain sum in
-its place.  Run it on a quiet machine.
+"printed" is the fusion as its equation is printed, with nn.GlobalAvgPool2D, which the head has
+then, too; "add" the plain sum in its place.  Run it on a quiet machine.
 """
 
 from ..analysis import benchmark

@@ -150,7 +150,7 @@ def _figures(rows, runs, cost):
                 f"{len(_planned(row, found))} of {row.seeds}",
                 f"{costs.parameters:,}",
                 str(costs.epochs),
-                "" if costs.rate is None else f"{costs.rate:.0f}",
+                "" if costs.rate is None else f"{costs.rate:,.0f}",
                 costs.minutes(),
             ]
         )

@@ -13,7 +13,6 @@ from ..analysis.benchmark import (
     FORMS,
     NETWORKS,
     build_network,
-    form_of,
     random_images,
     ratio_row,
     take_turns,
@@ -27,7 +26,7 @@ from .session import networks
 
 
 def _training(form, key, backbone, options, batch_size, size):
-    net = build_network(form_of(form, key), backbone, options)
+    net = build_network(form, key, backbone, options)
     classes = options.get("num_classes", CLASSES)
     return _steps(net, backbone, classes, OptimizerConfig(), batch_size, size)
 
