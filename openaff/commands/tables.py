@@ -12,7 +12,7 @@
 
 --run trains a row, or goes on with its run folder, and then copies the result to results/ (of the
 clone, if there is one), which --table and --report read.  A whole table skips the runs that have a
-result, and has as many seeds as it says of each row (evidence: one or three), or those of --seeds.
+result, and has as many seeds as it says of each row (evidence: one to five), or those of --seeds.
 The paper protocol is the published recipe; the reduced one is small and short enough for
 two CPU cores.
 """
